@@ -1,0 +1,257 @@
+// Package grace restarts and upgrades a server without its clients noticing.
+//
+// # Signals
+//
+// SIGUSR2 starts the program anew. The new process, the child, inherits the
+// listening sockets; when it serves, it says so, and this process, the parent,
+// stops accepting, finishes what is in flight and exits. SIGTERM finishes what
+// is in flight and exits without a successor; a second one kills the process, as
+// Go does by default.
+//
+// A child that is missing, does not start, exits, or is not ready in time is
+// logged, killed and reaped, and the parent goes on serving as if nothing had
+// been asked. When the child is ready the parent stands by for a few seconds: it
+// accepts nothing, still answers on the connections it has, and takes the
+// listeners back if the child dies. No connection is refused meanwhile; they
+// wait in the kernel.
+//
+// # Three ways in
+//
+// Package gracehttp serves http.Servers. Package gracenet has Listen functions
+// that inherit sockets. This package has what they are built on: a [Listener]
+// that drains, [Process.Inherit], [Process.CloseParent] and [Process.Wait] for
+// servers of any protocol, and [Process.Run] for servers that need to know more
+// than that about a restart:
+//
+//	listeners, err := grace.Inherit()
+//	if errors.Is(err, grace.ErrNotInheriting) {
+//		listeners, err = listen() // each made by grace.NewListener
+//	}
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	go serve(listeners)
+//	if err := grace.CloseParent(); err != nil {
+//		log.Print(err)
+//	}
+//	if err := grace.Wait(listeners); err != nil {
+//		log.Fatal(err)
+//	}
+//
+// # Service managers
+//
+// Sockets that a service manager passes are inherited as sd_listen_fds(3)
+// describes. Where NOTIFY_SOCKET is set, readiness, the pid of a successor and
+// the final stop are reported as sd_notify(3) describes.
+//
+// # Limits
+//
+// Only Unix systems can pass sockets to a new process. Elsewhere servers serve
+// and stop; [Process.Restart] returns an error that wraps errors.ErrUnsupported.
+//
+// This package takes over the descriptors that LISTEN_FDS announces when it is
+// initialised, sets LISTEN_PID to the pid of this process and leaves LISTEN_FDS
+// in the environment. It does nothing else before it is asked to.
+package grace
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/facebookgo/grace/internal/handoff"
+)
+
+const (
+	// DefaultStartTimeout is how long a child may take to become ready.
+	DefaultStartTimeout = time.Minute
+	// DefaultStandby is how long the parent can take over from a ready child.
+	DefaultStandby = 5 * time.Second
+)
+
+// Process configures how this process is restarted. The zero value works. Where
+// several take part in one process, the longest times count.
+type Process struct {
+	// TermTimeout is how long Wait lets the connections of its listeners go on
+	// after it was told to stop; zero means until the last one is closed.
+	TermTimeout time.Duration
+
+	// StartTimeout is how long a child may take from its start to being ready.
+	// One that takes longer is killed, and this process serves on. Zero means
+	// DefaultStartTimeout.
+	StartTimeout time.Duration
+
+	// Standby is how long this process stands by after its child is ready, to
+	// take the listeners back if the child dies. Zero means DefaultStandby,
+	// a negative time none.
+	Standby time.Duration
+
+	// PreStart is called before each start of a child, on a goroutine of its
+	// own. If it returns an error no child is started.
+	PreStart func() error
+
+	// Logger gets a record for each step of a restart. If it is nil, failures
+	// alone go to slog.Default.
+	Logger *slog.Logger
+}
+
+// A Service is something that listens in this process and must survive its
+// restarts. Its methods are called one at a time.
+type Service interface {
+	// Pause stops accepting but closes no listener. It returns when nothing
+	// more can be accepted, or when ctx ends.
+	Pause(ctx context.Context)
+
+	// Resume takes up accepting after Pause: the child has died.
+	Resume()
+
+	// Drain finishes what is in flight, closes the listeners and returns what
+	// Run returns. It may be called after Pause, or without it.
+	Drain() error
+}
+
+// Run lets signals restart and stop s, which serves already, until they have
+// stopped it: SIGUSR2 restarts, SIGTERM and SIGINT stop. It returns what
+// s.Drain returns. When ctx ends first, it drains s and returns the cause.
+//
+// Any number of services may run in one process. They are restarted together
+// and stopped together.
+//
+// Run does not say to a parent that this process is ready: CloseParent does.
+func (p *Process) Run(ctx context.Context, s Service) error {
+	return shared.serve(ctx, &member{process: p, service: s, interrupt: true})
+}
+
+// Wait lets signals restart and stop the service that listens on listeners. It
+// blocks until a signal ends this process's part in it: SIGTERM, or SIGUSR2 when
+// the new process has taken over. Then it closes all listeners, as
+// [NewListener] describes, and returns the errors of that, or an error when the
+// connections take longer than TermTimeout.
+//
+// A restart that fails does not end Wait. SIGINT is left to the program.
+func (p *Process) Wait(listeners []Listener) error {
+	handoff.This().List(sockets(listeners))
+	return shared.serve(context.Background(), &member{
+		process: p,
+		service: &waiting{listeners: listeners, timeout: p.TermTimeout},
+	})
+}
+
+// CloseParent says that this process is ready to serve: the parent, if there is
+// one that waits for this, stops accepting, drains and exits. It does not wait
+// for that. Inherited listeners that nobody has asked for are closed. A second
+// call does nothing.
+//
+// A parent that uses this package is told over the control socket. One that
+// speaks only the protocol of facebookgo/grace gets SIGTERM. A service manager,
+// a shell or any other parent is sent no signal, nor is a parent that has gone.
+func (p *Process) CloseParent() error {
+	shared.catchRestart() // from now on a signal that comes before Wait is kept
+	h := handoff.This()
+	if err := h.Ready(); err != nil {
+		return err
+	}
+	reportReady(h)
+	return nil
+}
+
+var errRestartListeners = errors.New("grace: restart must be given listeners")
+
+// Restart starts the new process and returns at once. The new process inherits
+// listeners, in this order, and whatever else this process listens on through
+// this module. It sends SIGTERM when it is ready, which Wait takes as the
+// request to drain.
+//
+// Programs rarely need it: SIGUSR2 makes Wait restart the service, watches over
+// the new process and takes the listeners back if that fails.
+func (p *Process) Restart(listeners []Listener) error {
+	if len(listeners) == 0 {
+		return errRestartListeners
+	}
+	h := handoff.This()
+	h.List(sockets(listeners))
+	_, err := h.StartAlone()
+	return err
+}
+
+func sockets(listeners []Listener) []net.Listener {
+	ls := make([]net.Listener, len(listeners))
+	for i, l := range listeners {
+		ls[i] = socket(l)
+	}
+	return ls
+}
+
+var defaultProcess Process
+
+// Wait calls [Process.Wait] on a default Process.
+func Wait(listeners []Listener) error { return defaultProcess.Wait(listeners) }
+
+// Inherit calls [Process.Inherit] on a default Process.
+func Inherit() ([]Listener, error) { return defaultProcess.Inherit() }
+
+// CloseParent calls [Process.CloseParent] on a default Process.
+func CloseParent() error { return defaultProcess.CloseParent() }
+
+// Restart calls [Process.Restart] on a default Process.
+func Restart(listeners []Listener) error { return defaultProcess.Restart(listeners) }
+
+// waiting is the service behind Wait.
+type waiting struct {
+	listeners []Listener
+	timeout   time.Duration
+}
+
+func (w *waiting) each(f func(*listener)) {
+	var wg sync.WaitGroup
+	for _, l := range w.listeners {
+		// Another implementation of Listener goes on accepting until Drain.
+		if l, ok := l.(*listener); ok {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				f(l)
+			}()
+		}
+	}
+	wg.Wait()
+}
+
+func (w *waiting) Pause(ctx context.Context) {
+	w.each(func(l *listener) { l.accept.Pause(ctx, 0) })
+}
+
+func (w *waiting) Resume() {
+	w.each(func(l *listener) { l.accept.Resume() })
+}
+
+var errTermTimeout = errors.New("grace: TERM timeout in closing listeners")
+
+func (w *waiting) Drain() error {
+	closed := make(chan error, len(w.listeners))
+	for _, l := range w.listeners {
+		go func() { closed <- l.Close() }() // after the timeout they end with the process
+	}
+	var timeout <-chan time.Time
+	if w.timeout > 0 {
+		timeout = time.After(w.timeout)
+	}
+	var errs []error
+	for range w.listeners {
+		select {
+		case err := <-closed:
+			errs = append(errs, err)
+		case <-timeout:
+			return errTermTimeout
+		}
+	}
+	// One error is returned as it is.
+	if errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil }); len(errs) == 1 {
+		return errs[0]
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,56 @@
+package gracehttp
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
+)
+
+var logger atomic.Pointer[log.Logger]
+
+// linesTo returns a logger that writes each record as one line to l.
+func linesTo(l *log.Logger) *slog.Logger {
+	if l == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(lines{l})
+}
+
+// lines writes records the way the other lines of this package look: a sentence
+// and what belongs to it.
+type lines struct{ *log.Logger }
+
+func (h lines) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h lines) Handle(_ context.Context, r slog.Record) error {
+	var b strings.Builder
+	b.WriteString(r.Message)
+	r.Attrs(func(a slog.Attr) bool {
+		fmt.Fprintf(&b, " %s=%v", a.Key, quoted(a.Value.String()))
+		return true
+	})
+	return h.Output(2, b.String())
+}
+
+// Records of the engine have all their attributes themselves.
+func (h lines) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h lines) WithGroup(string) slog.Handler      { return h }
+
+func quoted(s string) string {
+	if strings.ContainsAny(s, " \t\n\"") {
+		return fmt.Sprintf("%q", s)
+	}
+	return s
+}
+
+func addrs(listeners []net.Listener) string {
+	s := make([]string, len(listeners))
+	for i, l := range listeners {
+		s[i] = l.Addr().String()
+	}
+	return strings.Join(s, ", ")
+}

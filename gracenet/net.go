@@ -1,0 +1,168 @@
+// Package gracenet has Listen functions that return an inherited socket where
+// there is one, and open a new one otherwise.
+//
+// A process inherits sockets from the process that it replaces, or from a
+// service manager as sd_listen_fds(3) describes. What a [Net] listens on is
+// passed to the next process in turn, by [Net.StartProcess] or, better, by the
+// restart that grace.Wait and gracehttp.Serve run:
+//
+//	var n gracenet.Net
+//	l, err := n.Listen("tcp", "127.0.0.1:8080")
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	listeners := []grace.Listener{grace.NewListener(l.(grace.Listener))}
+//	go serve(listeners[0])
+//	if err := grace.CloseParent(); err != nil {
+//		log.Print(err)
+//	}
+//	if err := grace.Wait(listeners); err != nil {
+//		log.Fatal(err)
+//	}
+package gracenet
+
+import (
+	"net"
+	"sync"
+
+	"github.com/facebookgo/grace/internal/handoff"
+)
+
+// Net listens. The zero value works. All Nets of a process share what it
+// inherited and what it passes on. Its methods may be called concurrently.
+//
+// A listener that the program has closed is not passed on. The path of a unix
+// socket is removed when the last process of the service closes it, not by one
+// that has handed over; one that a service manager made is never removed.
+type Net struct {
+	mu     sync.Mutex
+	warned bool // the error in what was inherited was returned
+}
+
+// inheritError returns what is wrong with what this process was passed, once.
+// After that new sockets are opened.
+func (n *Net) inheritError() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	err := handoff.This().Err()
+	if err == nil || n.warned {
+		return nil
+	}
+	n.warned = true
+	return err
+}
+
+// Listen announces on the local network address, as net.Listen does, or returns
+// the inherited listener for it. The network must be "tcp", "tcp4", "tcp6",
+// "unix" or "unixpacket"; for others the error is a net.UnknownNetworkError.
+//
+// An inherited listener is found by the network and address that were asked for
+// in the process before, so that ":0" gives the same port again, and otherwise
+// by the address that it is bound to. There "0.0.0.0:p", "[::]:p" and ":p" are
+// the same. Each is returned once: asking again gives "address already in use",
+// as for any other address that is taken.
+//
+// The first call on a Net returns an error if the environment announces
+// descriptors that are not there or are no sockets; the next call opens a new
+// socket.
+func (n *Net) Listen(network, addr string) (net.Listener, error) {
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+		a, err := net.ResolveTCPAddr(network, addr)
+		if err != nil {
+			return nil, err
+		}
+		if addr == "" {
+			addr = a.String()
+		}
+		return asListener(n.listenTCP(network, addr, a))
+	case "unix", "unixpacket":
+		a, err := net.ResolveUnixAddr(network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return asListener(n.ListenUnix(network, a))
+	}
+	return nil, net.UnknownNetworkError(network)
+}
+
+// ListenTCP is Listen for "tcp", "tcp4" and "tcp6". A nil addr, or port 0, means
+// any free port.
+func (n *Net) ListenTCP(network string, addr *net.TCPAddr) (*net.TCPListener, error) {
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+	default:
+		return nil, net.UnknownNetworkError(network)
+	}
+	if addr == nil {
+		addr = &net.TCPAddr{}
+	}
+	return n.listenTCP(network, addr.String(), addr)
+}
+
+func (n *Net) listenTCP(network, asked string, addr *net.TCPAddr) (*net.TCPListener, error) {
+	return listen(n, network, asked, addr, func() (*net.TCPListener, error) {
+		return net.ListenTCP(network, addr)
+	})
+}
+
+// ListenUnix is Listen for "unix" and "unixpacket".
+func (n *Net) ListenUnix(network string, addr *net.UnixAddr) (*net.UnixListener, error) {
+	switch network {
+	case "unix", "unixpacket":
+	default:
+		return nil, net.UnknownNetworkError(network)
+	}
+	if addr == nil {
+		addr = &net.UnixAddr{Net: network} // which net.ListenUnix refuses
+	}
+	return listen(n, network, addr.Name, addr, func() (*net.UnixListener, error) {
+		return net.ListenUnix(network, addr)
+	})
+}
+
+// listen returns the inherited listener for what was asked, or a fresh one.
+func listen[L net.Listener](n *Net, network, asked string, addr net.Addr, fresh func() (L, error)) (L, error) {
+	var none L
+	if err := n.inheritError(); err != nil {
+		return none, err
+	}
+	process := handoff.This()
+	inherited, err := process.Take(network, asked, addr)
+	if err != nil {
+		return none, err
+	}
+	if l, ok := inherited.(L); ok {
+		return l, nil
+	}
+	l, err := fresh()
+	if err != nil {
+		return none, err
+	}
+	process.Add(l, network, asked)
+	return l, nil
+}
+
+// asListener keeps a nil pointer from becoming a listener that is not nil.
+func asListener[L net.Listener](l L, err error) (net.Listener, error) {
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// StartProcess starts the program anew and returns its pid at once. The new
+// process inherits everything that this process listens on through this module
+// and has not closed; it runs os.Args, looked up anew, with the environment as
+// it is, in the directory where this process was started.
+//
+// The new process sends SIGTERM to this one when it is ready. It lives on if
+// this one exits right away. If this one goes on, the new one is reaped when it
+// exits. Where sockets can't be passed on, the error wraps
+// errors.ErrUnsupported.
+//
+// grace.Wait and gracehttp.Serve restart on SIGUSR2 without a call of
+// StartProcess, and serve on when that fails.
+func (n *Net) StartProcess() (int, error) {
+	return handoff.This().StartAlone()
+}

@@ -1,0 +1,315 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/activation"
+)
+
+// inherited is a socket that was passed to this process.
+type inherited struct {
+	Socket
+	fd    int
+	file  *os.File // on fd; kept, since its finalizer would close a number that others may use
+	addr  net.Addr // nil for a datagram socket
+	taken bool
+}
+
+// claim takes over what the environment announces. It does so when the package
+// is initialised, before the program can open descriptors of its own, and looks
+// again when the program has changed LISTEN_FDS since. mu is held, or nobody
+// else is there yet.
+func (p *Process) claim() {
+	fds := os.Getenv(envFDs)
+	if fds == p.claimed || len(p.inherited) != 0 {
+		return
+	}
+	p.claimed, p.origin, p.err = fds, Fresh, nil
+	m, marked := p.claimMarker()
+	n, err := parseCount(fds, fdLimit())
+	if fds == "" {
+		return
+	}
+	if err != nil {
+		p.err = err
+		return
+	}
+	pid := os.Getenv(envPID)
+	ours := pid == strconv.Itoa(os.Getpid())
+	passed, err := checkPassed(n)
+	switch {
+	case passed == 0 && !ours && !marked:
+		return // meant for another process
+	case err != nil:
+		p.err = err
+		return
+	}
+	_ = os.Setenv(envPID, strconv.Itoa(os.Getpid()))
+	switch {
+	case marked:
+		p.origin = Parent
+	case !ours && isGrace(p.ppid):
+		p.origin = Legacy
+	default:
+		p.origin = Manager
+	}
+	if p.origin == Parent || p.origin == Legacy {
+		p.sole = false
+	}
+	names := splitNames(os.Getenv(envNames), n)
+	for i, file := range activation.Files(false) {
+		in := &inherited{fd: firstFD + i, file: file}
+		in.Name = names[i]
+		// A parent with the original protocol made the socket itself, unless a
+		// stale LISTEN_PID says that it was given one.
+		in.Foreign = p.origin != Legacy || pid != ""
+		if marked && len(m.sockets) == n {
+			s := m.sockets[i]
+			in.Network, in.Foreign, in.listed = s.network, s.foreign, s.listed
+		}
+		if err := own(in.fd); err != nil {
+			p.err = inheritError(in.fd, err)
+		}
+		in.id, _ = identify(in.fd)
+		in.addr = socketAddr(in.fd)
+		p.inherited = append(p.inherited, in)
+	}
+}
+
+// claimMarker removes the marker of a handover from the environment and says
+// hello if it comes with a control socket.
+func (p *Process) claimMarker() (marker, bool) {
+	value, ok := os.LookupEnv(envHandover)
+	if !ok {
+		return marker{}, false
+	}
+	_ = os.Unsetenv(envHandover)
+	m, err := parseMarker(value)
+	if err != nil {
+		return marker{}, false
+	}
+	// A marker that was meant for another process names a descriptor that here
+	// is closed, or something else.
+	if m.control != 0 {
+		id, err := identify(m.control)
+		if err != nil || id.ino != m.inode || !passedTo(m.control) {
+			return marker{}, false
+		}
+		if p.control, err = newControl(m.control); err == nil {
+			_ = p.control.send(Hello, version, os.Getpid())
+		}
+	}
+	p.ppid = m.parent
+	return m, true
+}
+
+// checkPassed tells how many of n announced descriptors were passed to this
+// process, and what is wrong with the first that is not as it should be.
+func checkPassed(n int) (passed int, err error) {
+	for fd := firstFD; fd < firstFD+n; fd++ {
+		var fdErr error = syscall.EBADF
+		if passedTo(fd) {
+			passed++
+			fdErr = checkSocket(fd)
+		}
+		if fdErr != nil && err == nil {
+			err = inheritError(fd, fdErr)
+		}
+	}
+	return passed, err
+}
+
+func inheritError(fd int, err error) error {
+	return fmt.Errorf("error inheriting socket fd %d: %w", fd, err)
+}
+
+// Err returns what is wrong with what was passed to this process.
+func (p *Process) Err() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.claim()
+	return p.err
+}
+
+// Take returns the inherited listener for what is asked, or nil if there is
+// none. It is given away once, and from then on it is passed on.
+func (p *Process) Take(network, asked string, addr net.Addr) (net.Listener, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.claim()
+	if p.index == nil {
+		p.index = make(map[string][]*inherited)
+		for _, in := range p.inherited {
+			for _, key := range in.keys() {
+				p.index[key] = append(p.index[key], in)
+			}
+		}
+	}
+	for _, key := range askedKeys(network, asked, addr) {
+		for _, in := range p.index[key] {
+			if in.available() {
+				if !in.Foreign {
+					in.Name, in.Network = escapeName(asked), network
+				}
+				return p.take(in)
+			}
+		}
+	}
+	return nil, nil
+}
+
+// TakeAll returns the inherited listeners that were passed by Process.Wait or
+// Process.Restart, in that order; all that there are, if the parent told nothing
+// about them.
+func (p *Process) TakeAll() ([]net.Listener, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.claim()
+	var all, listed []*inherited
+	for _, in := range p.inherited {
+		if in.addr != nil && in.available() {
+			all = append(all, in)
+			if in.listed {
+				listed = append(listed, in)
+			}
+		}
+	}
+	if len(listed) != 0 {
+		all = listed
+	}
+	var ls []net.Listener
+	for _, in := range all {
+		l, err := p.take(in)
+		if err != nil {
+			for _, l := range ls {
+				_ = l.Close()
+			}
+			return nil, err
+		}
+		ls = append(ls, l)
+	}
+	return ls, nil
+}
+
+// available reports whether in is still to be had: not taken through us, nor by
+// other code of this process that reads LISTEN_FDS.
+func (in *inherited) available() bool {
+	if in.taken {
+		return false
+	}
+	id, err := identify(in.fd)
+	return err == nil && id == in.id
+}
+
+// take opens in. mu is held.
+func (p *Process) take(in *inherited) (net.Listener, error) {
+	in.taken = true
+	l, err := net.FileListener(in.file) // duplicates the descriptor
+	_ = in.file.Close()
+	if err != nil {
+		return nil, inheritError(in.fd, err)
+	}
+	s := in.Socket
+	s.conn = l.(syscall.Conn)
+	p.add(&s)
+	p.wakeClaimed()
+	return l, nil
+}
+
+// Claimed is closed when every inherited socket has been asked for.
+func (p *Process) Claimed() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.claim()
+	c := make(chan struct{})
+	p.waiting = append(p.waiting, c)
+	p.wakeClaimed()
+	return c
+}
+
+// wakeClaimed closes the channels of Claimed if nothing is left. mu is held.
+func (p *Process) wakeClaimed() {
+	for _, in := range p.inherited {
+		if !in.taken {
+			return
+		}
+	}
+	for _, c := range p.waiting {
+		close(c)
+	}
+	p.waiting = nil
+}
+
+// Ready says to the parent that this process serves. Sockets that nobody has
+// asked for are closed. Only the first call does anything.
+func (p *Process) Ready() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.claim()
+	if p.ready {
+		return nil
+	}
+	p.ready = true
+	var unused []string
+	for i, in := range p.inherited {
+		if !in.taken && in.available() {
+			_ = in.file.Close()
+			unused = append(unused, strconv.Itoa(i))
+		}
+		in.taken = true
+	}
+	switch {
+	case p.control != nil:
+		if err := p.control.send(Ready, strings.Join(unused, ",")); err == nil {
+			go p.watchParent() // ends with the parent
+			return nil
+		}
+		p.control.close() // the parent has gone
+		p.control = nil
+	case p.origin == Parent || p.origin == Legacy:
+		if err := terminateParent(p.ppid); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf("failed to close parent: %w", err)
+		}
+	}
+	p.alone()
+	return nil
+}
+
+// watchParent waits until the parent ends its standby or is gone.
+func (p *Process) watchParent() {
+	p.control.receive(func(m Message) bool {
+		if m.Word == Main {
+			p.mu.Lock()
+			p.alone()
+			p.mu.Unlock()
+		}
+		return true
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.control.close()
+	p.control = nil
+	p.alone()
+}
+
+// alone makes this process the one that ends the family. mu is held.
+func (p *Process) alone() {
+	p.sole = true
+	p.setUnlink()
+}
+
+// Leave says to a parent on standby why this process is about to go, so that it
+// does not take the sockets back.
+func (p *Process) Leave(why string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.control != nil && p.ready {
+		_ = p.control.send(Leaving, why)
+	}
+}

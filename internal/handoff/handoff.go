@@ -1,0 +1,128 @@
+// Package handoff is one handover from a parent process to its child: both ends
+// of it, in child.go and parent.go, and what they share.
+//
+// # Descriptors
+//
+// Sockets pass as sd_listen_fds(3) describes: descriptors 3 and up, their number
+// in LISTEN_FDS, their names in LISTEN_FDNAMES. A name is the one that a service
+// manager gave, or else the address that was asked for, with every byte that is
+// a colon, a percent sign or not printable ASCII written as %XX.
+//
+// A parent does not know its child's pid before it exists, so it can't set
+// LISTEN_PID. It sets a variable of our own instead,
+//
+//	GRACE_HANDOVER=1 parent=812 control=5 inode=90210 sockets=tcp+l,unix+f
+//
+// with its pid, the descriptor of the control socket and that socket's inode (no
+// such keys where there is no control socket), and for each socket the network
+// that was asked for and flags: f, foreign, was not made by this family of
+// processes and must never be unlinked; l, listed, belongs to grace.Inherit. The
+// child removes the variable when this package is initialised and sets
+// LISTEN_PID to its own pid.
+//
+// # Control socket
+//
+// One end of a stream socketpair, outside LISTEN_FDS. Either side sends lines:
+//
+//	child:   hello 1 PID       at its start; 1 is the version of the protocol
+//	         ready [I,J,...]   it serves; the sockets with these positions it closed unused
+//	         leaving stop      it was told to stop and drains
+//	         leaving handover  its own child has taken over
+//	parent:  main              the standby is over, the child is on its own
+//
+// End of file says that the other process has gone.
+//
+// A parent that speaks only the protocol of facebookgo/grace sets LISTEN_FDS and
+// leaves LISTEN_PID unset or stale. It is told "ready" by SIGTERM.
+package handoff
+
+import (
+	"os"
+	"sync"
+)
+
+// Process is the place of this process in the chain of handovers: what it
+// inherited and from whom, what it serves and passes on. There is one for the
+// whole process, since its descriptors and its environment are one.
+type Process struct {
+	dir  string // the directory and
+	ppid int    // the parent at the start: both may change later
+
+	mu        sync.Mutex
+	claimed   string // LISTEN_FDS when claim last looked
+	origin    Origin
+	err       error        // what is wrong with what was passed
+	inherited []*inherited // in the order they were passed
+	index     map[string][]*inherited
+	waiting   []chan struct{} // given out by Claimed
+
+	active []*Socket // what is passed on
+	pruned int       // len(active) when closed sockets were last removed
+
+	control    *control // to the parent; nil if there is none
+	ready      bool     // Ready was called
+	sole       bool     // no parent can take the sockets back
+	successors int      // children alive that hold our sockets and may serve them
+}
+
+// Origin tells who started this process.
+type Origin int
+
+const (
+	Fresh   Origin = iota // nobody passed sockets
+	Manager               // a service manager passed sockets
+	Parent                // a parent with this package started a handover
+	Legacy                // a parent that speaks the protocol of facebookgo/grace did
+)
+
+var this = start()
+
+// This returns the state of this process.
+func This() *Process { return this }
+
+func start() *Process {
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "" // the child then starts where we are
+	}
+	p := &Process{dir: dir, ppid: os.Getppid(), sole: true}
+	p.claim()
+	return p
+}
+
+// Origin tells who started this process, and the pid of the parent if that was a
+// handover. The parent may have gone since.
+func (p *Process) Origin() (origin Origin, parent int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.claim()
+	return p.origin, p.ppid
+}
+
+// Sole reports whether this process is on its own: no parent stands by that
+// would take the sockets back if it died.
+func (p *Process) Sole() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sole
+}
+
+// unlinker is a listener whose Close can remove a path: net.UnixListener.
+type unlinker interface{ SetUnlinkOnClose(bool) }
+
+// setUnlink lets exactly one process of the family remove the paths of unix
+// sockets: the last one. mu is held.
+func (p *Process) setUnlink() {
+	for _, s := range p.active {
+		p.setUnlinkOf(s)
+	}
+}
+
+func (p *Process) setUnlinkOf(s *Socket) {
+	if u, ok := s.conn.(unlinker); ok {
+		u.SetUnlinkOnClose(!s.Foreign && !p.heldBelow(s) && (s.made || p.sole))
+	}
+}
+
+// heldBelow reports whether a child serves s. mu is held.
+func (p *Process) heldBelow(s *Socket) bool { return p.successors != 0 && !s.dropped }

@@ -1,0 +1,288 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// Child is a process that this one has started to take over.
+type Child struct {
+	pid      int
+	process  *os.Process
+	parent   *Process
+	sockets  []*Socket // in the order they were passed
+	holds    bool      // counted in Process.successors
+	replaced bool      // for good
+	died     bool      // before or after Hold
+	control  *control  // nil if none was offered
+	messages chan Message
+	closed   chan struct{}
+	reader   sync.WaitGroup
+	exited   chan struct{}
+	state    *os.ProcessState
+	waitErr  error
+}
+
+// Start starts the program anew: os.Args looked up again, in the directory where
+// this process was started, with the environment as it is, the standard
+// descriptors, and all sockets that are still open. It offers the control socket
+// if it is told to; a child without one says "ready" by SIGTERM.
+//
+// Nothing is left open or running when it fails.
+func (p *Process) Start(offerControl bool) (*Child, error) {
+	if len(os.Args) == 0 {
+		return nil, errors.New("start new process: os.Args is empty")
+	}
+	argv0, err := lookPath(os.Args[0], p.dir)
+	if err != nil {
+		return nil, fmt.Errorf("start new process: %w", err)
+	}
+	p.mu.Lock()
+	p.prune()
+	c := &Child{
+		parent:   p,
+		sockets:  append([]*Socket(nil), p.active...),
+		messages: make(chan Message),
+		closed:   make(chan struct{}),
+		exited:   make(chan struct{}),
+	}
+	p.mu.Unlock()
+	if err := c.start(argv0, offerControl); err != nil {
+		c.closeControl()
+		return nil, err
+	}
+	go c.wait() // ends with the child, or with this process
+	return c, nil
+}
+
+// StartAlone starts a child without a control socket, which nobody watches: it
+// says "ready" by SIGTERM, and lives on if this process exits right away. It is
+// reaped.
+func (p *Process) StartAlone() (pid int, err error) {
+	c, err := p.Start(false)
+	if err != nil {
+		return 0, err
+	}
+	c.Hold("")
+	return c.pid, nil
+}
+
+func (c *Child) start(argv0 string, offerControl bool) error {
+	var opened []int
+	defer func() {
+		for _, fd := range opened {
+			closeFD(fd)
+		}
+	}()
+	files := []int{stdFD(os.Stdin), stdFD(os.Stdout), stdFD(os.Stderr)}
+	m := marker{parent: os.Getpid()}
+	names := make([]string, len(c.sockets))
+	for i, s := range c.sockets {
+		fd, err := dup(s.conn)
+		if err != nil {
+			return fmt.Errorf("start new process: pass socket %d of %d (%s): %w", i+1, len(c.sockets), s.Name, err)
+		}
+		opened, files = append(opened, fd), append(files, fd)
+		names[i] = s.Name
+		m.sockets = append(m.sockets, meta{network: s.Network, foreign: s.Foreign, listed: s.listed})
+	}
+	if offerControl {
+		ours, theirs, err := socketpair()
+		if err != nil {
+			return fmt.Errorf("start new process: make control socket: %w", err)
+		}
+		opened = append(opened, theirs)
+		id, err := identify(theirs)
+		if err != nil {
+			closeFD(ours)
+			return fmt.Errorf("start new process: make control socket: %w", err)
+		}
+		m.control, m.inode = len(files), id.ino
+		files = append(files, theirs)
+		if c.control, err = newControl(ours); err != nil {
+			return fmt.Errorf("start new process: %w", err)
+		}
+	}
+	pid, err := forkExec(argv0, os.Args, c.parent.dir, childEnv(os.Environ(), names, m), files)
+	if err != nil {
+		return fmt.Errorf("start new process: %w", startError(argv0, c.parent.dir, err))
+	}
+	c.pid = pid
+	// The child is not yet waited for, so that the pid is its own.
+	if c.process, err = os.FindProcess(pid); err != nil {
+		return fmt.Errorf("start new process: %w", err)
+	}
+	if c.control != nil {
+		c.reader.Add(1)
+		go func() {
+			defer c.reader.Done()
+			c.read()
+		}()
+	}
+	return nil
+}
+
+// stdFD is the descriptor of one of the standard files. A closed one stays
+// closed in the child.
+func stdFD(f *os.File) int {
+	fd := -1
+	if f == nil {
+		return fd
+	}
+	if raw, err := f.SyscallConn(); err == nil {
+		_ = raw.Control(func(s uintptr) { fd = int(s) })
+	}
+	return fd
+}
+
+// lookPath finds the program as it was found when this process was started: a
+// name with a slash from the directory of that time, another one in PATH.
+func lookPath(argv0, dir string) (string, error) {
+	if filepath.Base(argv0) != argv0 && !filepath.IsAbs(argv0) {
+		argv0 = filepath.Join(dir, argv0)
+	}
+	path, err := exec.LookPath(argv0)
+	if err != nil {
+		return "", err
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	return path, nil
+}
+
+// startError says what to do where the bare error misleads.
+func startError(argv0, dir string, err error) error {
+	if _, statErr := os.Stat(dir); dir != "" && statErr != nil {
+		return fmt.Errorf("directory where this process was started: %w", statErr)
+	}
+	return &fs.PathError{Op: "fork/exec", Path: argv0, Err: err}
+}
+
+// read passes on what the child says.
+func (c *Child) read() {
+	defer close(c.messages)
+	c.control.receive(func(m Message) bool {
+		select {
+		case c.messages <- m:
+			return true
+		case <-c.closed:
+			return false
+		}
+	})
+}
+
+// wait reaps the child. It waits for no other process, so that it does not take
+// the exit status of a command that the program runs.
+func (c *Child) wait() {
+	c.state, c.waitErr = c.process.Wait()
+	// One that ends well may have handed over to a child of its own.
+	if c.waitErr == nil && !c.state.Success() {
+		c.parent.mu.Lock()
+		c.died = true
+		c.parent.mu.Unlock()
+		c.Release()
+	}
+	close(c.exited)
+}
+
+// PID is the pid of the process that was started.
+func (c *Child) PID() int { return c.pid }
+
+// Messages gives what the child says on the control socket, and is closed when
+// the child has closed its end. It is nil if the child got no control socket.
+func (c *Child) Messages() <-chan Message {
+	if c.control == nil {
+		return nil
+	}
+	return c.messages
+}
+
+// Exited is closed when the child has exited and is reaped. Status then tells
+// how it ended.
+func (c *Child) Exited() <-chan struct{} { return c.exited }
+
+// Status tells how the child ended.
+func (c *Child) Status() string {
+	if c.waitErr != nil {
+		return c.waitErr.Error()
+	}
+	return c.state.String()
+}
+
+// Hold notes that the child serves the sockets it was passed, but for those with
+// the positions in unused: this process no longer removes their paths, nor
+// accepts what waits for them before it closes them.
+func (c *Child) Hold(unused string) {
+	c.parent.mu.Lock()
+	defer c.parent.mu.Unlock()
+	if c.holds || c.died {
+		return
+	}
+	c.holds = true
+	c.parent.successors++
+	for s := range strings.SplitSeq(unused, ",") {
+		if i, err := strconv.Atoi(s); err == nil && i >= 0 && i < len(c.sockets) {
+			c.sockets[i].dropped = true
+		}
+	}
+	c.parent.setUnlink()
+}
+
+// Replaced notes that a child of the child serves the sockets now, so that the
+// end of this one changes nothing.
+func (c *Child) Replaced() {
+	c.parent.mu.Lock()
+	defer c.parent.mu.Unlock()
+	c.replaced = true
+}
+
+// Release takes Hold back.
+func (c *Child) Release() {
+	c.parent.mu.Lock()
+	defer c.parent.mu.Unlock()
+	if !c.holds || c.replaced {
+		return
+	}
+	c.holds = false
+	c.parent.successors--
+	for _, s := range c.sockets {
+		s.dropped = false
+	}
+	c.parent.setUnlink()
+}
+
+// TellMain says to the child that the standby is over.
+func (c *Child) TellMain() {
+	if c.control != nil {
+		_ = c.control.send(Main)
+	}
+}
+
+// Signal sends sig to the child. It can't reach another process: the child is
+// not reaped before it is known to have exited.
+func (c *Child) Signal(sig syscall.Signal) error { return c.process.Signal(sig) }
+
+// Kill ends the child if it still runs, and returns when it is reaped and all
+// that belonged to it is closed.
+func (c *Child) Kill() {
+	_ = c.process.Kill()
+	<-c.exited
+	c.closeControl()
+}
+
+func (c *Child) closeControl() {
+	if c.control != nil {
+		close(c.closed)
+		c.control.close()
+		c.reader.Wait()
+	}
+}

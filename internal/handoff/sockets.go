@@ -1,0 +1,97 @@
+package handoff
+
+import (
+	"net"
+	"slices"
+	"syscall"
+)
+
+// Socket is a listening socket that this process serves and passes on.
+type Socket struct {
+	Name    string // as it stands in LISTEN_FDNAMES
+	Network string // as it was asked for; empty if only the manager knows
+	Foreign bool   // not made by this family of processes: its path is never removed
+
+	made    bool // made by this process: no parent has it
+	listed  bool // belongs to Process.Inherit
+	dropped bool // the child has closed it unused
+	conn    syscall.Conn
+	id      fileID
+}
+
+// Add makes l, which was asked for as network and asked, part of what is passed
+// on.
+func (p *Process) Add(l net.Listener, network, asked string) {
+	conn, ok := l.(syscall.Conn)
+	if !ok {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.add(&Socket{Name: escapeName(asked), Network: network, made: true, conn: conn})
+}
+
+// add appends s to the active sockets. Closed ones are removed now and then, so
+// that a program that opens and closes listeners does not grow. mu is held.
+func (p *Process) add(s *Socket) {
+	if len(p.active) > 2*p.pruned+64 {
+		p.prune()
+	}
+	p.active = append(p.active, s)
+	if !s.made {
+		p.setUnlinkOf(s)
+	}
+}
+
+// prune removes the sockets that the program has closed, and learns which file
+// each of the others is. mu is held.
+func (p *Process) prune() {
+	p.active = slices.DeleteFunc(p.active, func(s *Socket) bool {
+		id, ok := open(s.conn)
+		s.id = id
+		return !ok
+	})
+	p.pruned = len(p.active)
+}
+
+// List makes ls the first of the sockets that are passed on, in this order: what
+// the child gets from Process.Inherit. Those that are not known yet are added.
+func (p *Process) List(ls []net.Listener) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.prune()
+	var first []*Socket
+	for _, l := range ls {
+		conn, ok := l.(syscall.Conn)
+		if !ok {
+			continue
+		}
+		id, ok := open(conn)
+		if !ok {
+			continue // closed: it stops no restart
+		}
+		s := &Socket{Name: escapeName(l.Addr().String()), Network: l.Addr().Network(), made: true, conn: conn, id: id}
+		if i := slices.IndexFunc(p.active, func(a *Socket) bool {
+			return a.conn == conn || a.id == id && id != fileID{}
+		}); i >= 0 {
+			s = p.active[i]
+			p.active = slices.Delete(p.active, i, i+1)
+		}
+		s.listed = true
+		first = append(first, s)
+	}
+	p.active = append(first, p.active...)
+}
+
+// LastHolder reports whether no other process of the family holds l, so that
+// connections that wait for it are reset when it is closed.
+func (p *Process) LastHolder(l net.Listener) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.active {
+		if any(s.conn) == any(l) {
+			return !p.heldBelow(s) && (s.made || p.sole)
+		}
+	}
+	return p.successors == 0
+}

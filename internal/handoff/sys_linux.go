@@ -1,0 +1,44 @@
+package handoff
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// isGrace reports whether the process pid runs the program that we are: a parent
+// that speaks the original protocol passes its own os.Args on. A shell, a
+// wrapper script or a service manager has another argv[0].
+func isGrace(pid int) bool {
+	cmdline, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	if err != nil || len(os.Args) == 0 {
+		return false
+	}
+	argv0, _, _ := bytes.Cut(cmdline, []byte{0})
+	return string(argv0) == os.Args[0]
+}
+
+// terminateParent sends SIGTERM to our parent if it is still the process that
+// started us. The pidfd rules out that the pid has been given to another one
+// between the check and the signal.
+func terminateParent(ppid int) error {
+	fd, err := unix.PidfdOpen(ppid, 0)
+	switch {
+	case errors.Is(err, unix.ESRCH):
+		return nil
+	case err != nil: // before Linux 5.3, or forbidden by a filter
+		return killParent(ppid)
+	}
+	defer unix.Close(fd)
+	if os.Getppid() != ppid {
+		return nil
+	}
+	err = unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return os.NewSyscallError("pidfd_send_signal", err)
+}

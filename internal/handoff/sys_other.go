@@ -1,0 +1,41 @@
+//go:build !unix
+
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"syscall"
+)
+
+// Without fork, exec and descriptors that survive them there is no handover.
+// Sockets are served, nothing is inherited or passed on.
+
+var errNoHandover = fmt.Errorf("sockets can't be passed to a new process on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+
+type fileID struct{ dev, ino uint64 }
+
+func identify(int) (fileID, error)           { return fileID{}, errNoHandover }
+func fdLimit() uint64                        { return 0 }
+func passedTo(int) bool                      { return false }
+func checkSocket(int) error                  { return errNoHandover }
+func socketAddr(int) net.Addr                { return nil }
+func own(int) error                          { return errNoHandover }
+func dup(syscall.Conn) (int, error)          { return -1, errNoHandover }
+func closeFD(int)                            {}
+func socketpair() (int, int, error)          { return -1, -1, errNoHandover }
+func controlConn(int) (*net.UnixConn, error) { return nil, errNoHandover }
+func isGrace(int) bool                       { return false }
+func terminateParent(int) error              { return errNoHandover }
+
+func open(c syscall.Conn) (fileID, bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return fileID{}, false
+	}
+	return fileID{}, raw.Control(func(uintptr) {}) == nil
+}
+
+func forkExec(string, []string, string, []string, []int) (int, error) { return 0, errNoHandover }

@@ -1,0 +1,174 @@
+//go:build unix
+
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// fileID tells whether two descriptors are the same socket.
+type fileID struct{ dev, ino uint64 }
+
+// identify returns the identity of what fd is open on.
+func identify(fd int) (fileID, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fileID{}, os.NewSyscallError("fstat", err)
+	}
+	return fileID{uint64(st.Dev), st.Ino}, nil
+}
+
+// fdLimit is one more than the largest descriptor this process can have.
+func fdLimit() uint64 {
+	var rl unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &rl); err != nil {
+		return 1 << 20
+	}
+	return min(uint64(rl.Cur), 1<<20)
+}
+
+// passedTo reports whether fd was passed to this process when it was started.
+// Descriptors that a Go program opens itself are close-on-exec.
+func passedTo(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil && flags&unix.FD_CLOEXEC == 0
+}
+
+// checkSocket returns an error unless fd is a socket that listens or one for
+// datagrams. Both are what a service manager or a parent may pass.
+func checkSocket(fd int) error {
+	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return os.NewSyscallError("getsockopt", err)
+	}
+	if typ == unix.SOCK_DGRAM {
+		return nil
+	}
+	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil {
+		return os.NewSyscallError("getsockopt", err)
+	}
+	if listens == 0 {
+		return errors.New("socket does not listen, or is connected")
+	}
+	return nil
+}
+
+// socketAddr returns the local address of fd, as package net would name it. It
+// is nil for a socket that net.FileListener can't serve.
+func socketAddr(fd int) net.Addr {
+	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || typ == unix.SOCK_DGRAM {
+		return nil
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return nil
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return &net.TCPAddr{IP: sa.Addr[:], Port: sa.Port}
+	case *unix.SockaddrInet6:
+		zone := ""
+		if sa.ZoneId != 0 {
+			zone = strconv.Itoa(int(sa.ZoneId))
+			if ifi, err := net.InterfaceByIndex(int(sa.ZoneId)); err == nil {
+				zone = ifi.Name
+			}
+		}
+		return &net.TCPAddr{IP: sa.Addr[:], Port: sa.Port, Zone: zone}
+	case *unix.SockaddrUnix:
+		network := "unix"
+		if typ == unix.SOCK_SEQPACKET {
+			network = "unixpacket"
+		}
+		return &net.UnixAddr{Name: sa.Name, Net: network}
+	}
+	return nil
+}
+
+// own makes fd private to this process and non-blocking. The file description
+// may be shared with a parent, which uses it non-blocking as well.
+func own(fd int) error {
+	unix.CloseOnExec(fd)
+	return os.NewSyscallError("fcntl", unix.SetNonblock(fd, true))
+}
+
+// dup returns a duplicate of c's descriptor that is close-on-exec. It leaves
+// O_NONBLOCK of the file description alone, which File and Fd do not.
+func dup(c syscall.Conn) (int, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	var dupErr error
+	err = raw.Control(func(s uintptr) {
+		fd, dupErr = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, firstFD)
+	})
+	if err == nil {
+		err = os.NewSyscallError("fcntl", dupErr)
+	}
+	if err != nil {
+		return -1, err
+	}
+	return fd, nil
+}
+
+// open reports whether c is still open, and which socket it is.
+func open(c syscall.Conn) (id fileID, ok bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return fileID{}, false
+	}
+	err = raw.Control(func(fd uintptr) { id, _ = identify(int(fd)) })
+	return id, err == nil
+}
+
+func closeFD(fd int) { _ = unix.Close(fd) }
+
+// socketpair returns the two ends of a control socket, close-on-exec.
+func socketpair() (ours, theirs int, err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return -1, -1, os.NewSyscallError("socketpair", err)
+	}
+	unix.CloseOnExec(fds[0])
+	unix.CloseOnExec(fds[1])
+	return fds[0], fds[1], nil
+}
+
+// controlConn makes a connection of fd, which it takes over.
+func controlConn(fd int) (*net.UnixConn, error) {
+	f := os.NewFile(uintptr(fd), "control socket")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("control socket is a %s socket", c.LocalAddr().Network())
+	}
+	return u, nil
+}
+
+// forkExec starts argv0 with files as its descriptors 0 and up; a negative one
+// is closed there. It returns the pid of the new process.
+func forkExec(argv0 string, argv []string, dir string, env []string, files []int) (int, error) {
+	attr := &syscall.ProcAttr{Dir: dir, Env: env, Files: make([]uintptr, len(files))}
+	for i, fd := range files {
+		attr.Files[i] = uintptr(fd)
+	}
+	return syscall.ForkExec(argv0, argv, attr)
+}

@@ -1,0 +1,8 @@
+//go:build !unix
+
+package grace
+
+import "os"
+
+// No signal restarts where sockets can't be passed on.
+var restartSignals []os.Signal

@@ -1,0 +1,10 @@
+//go:build unix
+
+package grace
+
+import (
+	"os"
+	"syscall"
+)
+
+var restartSignals = []os.Signal{syscall.SIGUSR2}
