@@ -88,7 +88,6 @@ func (e *engine) join(m *member) *loop {
 	e.catchRestart()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.members = append(e.members, m)
 	l := e.loop
 	if l == nil {
 		l = &loop{
@@ -101,17 +100,20 @@ func (e *engine) join(m *member) *loop {
 		e.loop = l
 		go l.run()
 	}
+	if l.phase != draining {
+		signal.Notify(l.stop, syscall.SIGTERM)
+		if m.interrupt {
+			signal.Notify(l.stop, os.Interrupt)
+		}
+	}
+	m.service.Start()
 	switch l.phase {
 	case standby:
 		m.pause()
 	case draining:
 		close(m.drain)
-		return l
 	}
-	signal.Notify(l.stop, syscall.SIGTERM)
-	if m.interrupt {
-		signal.Notify(l.stop, os.Interrupt)
-	}
+	e.members = append(e.members, m)
 	return l
 }
 

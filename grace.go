@@ -102,6 +102,10 @@ type Process struct {
 // A Service is something that listens in this process and must survive its
 // restarts. Its methods are called one at a time.
 type Service interface {
+	// Start begins to serve and returns at once. Signals are caught from here
+	// on.
+	Start()
+
 	// Pause stops accepting but closes no listener. It returns when nothing
 	// more can be accepted, or when ctx ends.
 	Pause(ctx context.Context)
@@ -114,9 +118,9 @@ type Service interface {
 	Drain() error
 }
 
-// Run lets signals restart and stop s, which serves already, until they have
-// stopped it: SIGUSR2 restarts, SIGTERM and SIGINT stop. It returns what
-// s.Drain returns. When ctx ends first, it drains s and returns the cause.
+// Run starts s and lets signals restart and stop it, until they have stopped it:
+// SIGUSR2 restarts, SIGTERM and SIGINT stop. It returns what s.Drain returns.
+// When ctx ends first, it drains s and returns the cause.
 //
 // Any number of services may run in one process. They are restarted together
 // and stopped together.
@@ -220,6 +224,8 @@ func (w *waiting) each(f func(*listener)) {
 	}
 	wg.Wait()
 }
+
+func (w *waiting) Start() {} // the program serves already
 
 func (w *waiting) Pause(ctx context.Context) {
 	w.each(func(l *listener) { l.accept.Pause(ctx, 0) })

@@ -25,7 +25,9 @@ type app struct {
 	net     gracenet.Net
 	servers []*server
 	tracker tracker
-	stop    chan struct{} // closed when Drain begins
+	fail    context.CancelCauseFunc // ends Run
+	stop    chan struct{}           // closed when Drain begins
+	running sync.WaitGroup          // the goroutines of Start
 }
 
 func newApp(servers []*http.Server) *app {
@@ -54,28 +56,32 @@ func (a *app) run() error {
 
 	ctx, fail := context.WithCancelCause(context.Background())
 	defer fail(nil)
-	var wg sync.WaitGroup
-	for _, s := range a.servers {
-		s.prepare()
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			if err := s.serve(); !a.stopping() {
-				fail(err)
-			}
-		}()
-	}
-	wg.Add(1)
-	go func() {
-		defer wg.Done()
-		a.ready()
-	}()
+	a.fail = fail
 	err := a.process.Run(ctx, a)
-	wg.Wait()
+	a.running.Wait()
 	if err == nil && l != nil {
 		l.Printf("Exiting pid %d.", os.Getpid())
 	}
 	return err
+}
+
+// Start implements grace.Service.
+func (a *app) Start() {
+	for _, s := range a.servers {
+		s.prepare()
+		a.running.Add(1)
+		go func() {
+			defer a.running.Done()
+			if err := s.serve(); !a.stopping() {
+				a.fail(err)
+			}
+		}()
+	}
+	a.running.Add(1)
+	go func() {
+		defer a.running.Done()
+		a.ready()
+	}()
 }
 
 func (a *app) stopping() bool {
@@ -125,8 +131,15 @@ func (a *app) announce(l *log.Logger) {
 // the rest of the inherited sockets, before it says ready and they are closed.
 const settle = time.Second
 
-// ready tells the parent that this process serves.
+// ready tells the parent that this process serves, once every server does.
 func (a *app) ready() {
+	for _, s := range a.servers {
+		select {
+		case <-s.listener.Started():
+		case <-a.stop:
+			return
+		}
+	}
 	timer := time.NewTimer(settle)
 	defer timer.Stop()
 	select {

@@ -16,6 +16,9 @@ import (
 type Listener struct {
 	net.Listener // the one that is served
 
+	started chan struct{} // closed by the first Accept
+	start   sync.Once
+
 	mu      sync.Mutex
 	state   state
 	changed chan struct{} // closed when state changes, or parked or inside does
@@ -39,8 +42,11 @@ type deadliner interface{ SetDeadline(time.Time) error }
 
 // New makes a Listener of l.
 func New(l net.Listener) *Listener {
-	return &Listener{Listener: l, changed: make(chan struct{})}
+	return &Listener{Listener: l, started: make(chan struct{}), changed: make(chan struct{})}
 }
+
+// Started is closed when Accept is called for the first time.
+func (l *Listener) Started() <-chan struct{} { return l.started }
 
 // change tells everybody who waits that something has changed. mu is held.
 func (l *Listener) change() {
@@ -69,6 +75,7 @@ func (l *Listener) setDeadline(t time.Time) {
 // Accept waits for the next connection. It returns net.ErrClosed after Close,
 // and blocks while the listener is paused.
 func (l *Listener) Accept() (net.Conn, error) {
+	l.start.Do(func() { close(l.started) })
 	for {
 		if !l.enter() {
 			return nil, net.ErrClosed

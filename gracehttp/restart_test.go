@@ -1,0 +1,244 @@
+//go:build unix
+
+package gracehttp_test
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/facebookgo/grace/internal/testbin"
+	"github.com/facebookgo/grace/internal/testbin/play"
+)
+
+func httpConfig() play.Config {
+	return play.Config{Role: "http", Listens: []play.Listen{
+		{Addr: "127.0.0.1:0"},
+		{Addr: ""},
+		{Addr: "127.0.0.1:0", TLS: true},
+	}}
+}
+
+// targets asks each address of httpConfig on fresh connections.
+func targets(addrs []string) []testbin.Target {
+	_, port, _ := strings.Cut(addrs[1], "]:") // [::]:port
+	return []testbin.Target{
+		testbin.HTTP("http", addrs[0]),
+		testbin.HTTP("http", "127.0.0.1:"+port),
+		testbin.HTTP("https", addrs[2]),
+	}
+}
+
+func TestRestartUnderLoad(t *testing.T) {
+	s := testbin.Start(t, httpConfig())
+	first, addrs := s.Newest()
+	load := testbin.NewLoad(t, append(targets(addrs), testbin.KeepAlive(addrs[0]), testbin.KeepAlive(addrs[0]))...)
+	load.WaitPID(first)
+	pids := map[int]bool{first: true}
+	for range 5 {
+		old, new := s.Restart()
+		if pids[new] {
+			t.Fatalf("pid %d has served before", new)
+		}
+		pids[new] = true
+		load.WaitPID(new)
+		if e := s.WaitReturned(old); e.Text != "" || e.Event != play.Returned {
+			t.Fatalf("Serve of %d: %s %s", old, e.Event, e.Text)
+		}
+		_, now := s.Newest()
+		if fmt.Sprint(now) != fmt.Sprint(addrs) {
+			t.Fatalf("addresses changed from %v to %v", addrs, now)
+		}
+		for i, target := range targets(addrs) {
+			if pid := testbin.AskPID(t, target); pid != new {
+				t.Errorf("address %d is answered by %d, want %d", i, pid, new)
+			}
+		}
+		s.WaitLog(new, fmt.Sprintf("Graceful handoff of %s with new pid %d and old pid %d", strings.Join(addrs, ", "), new, old))
+		s.WaitLog(old, fmt.Sprintf("Exiting pid %d.", old))
+	}
+	load.Stop()
+	// Descriptors that a generation has too many would be passed on for ever.
+	last, _ := s.Newest()
+	before := testbin.Ask(t, targets(addrs)[0], "fds")
+	old, new := s.Restart()
+	s.WaitReturned(old)
+	if after := testbin.Ask(t, targets(addrs)[0], "fds"); after != before {
+		t.Errorf("pid %d has the descriptors\n%s\npid %d has\n%s", last, before, new, after)
+	}
+	if c := testbin.Children(t, new); len(c) != 0 {
+		t.Errorf("pid %d has the children %v", new, c)
+	}
+	s.Stop()
+}
+
+// A slow request is finished by the old process, and quick ones are answered by
+// the new one meanwhile.
+func TestSlowRequestIsFinished(t *testing.T) {
+	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
+	first, addrs := s.Newest()
+	target := testbin.HTTP("http", addrs[0])
+	slow := make(chan string)
+	go func() {
+		answer, err := target("sleep 3s")
+		slow <- fmt.Sprint(answer, err)
+	}()
+	s.Wait("the slow request to begin", func(e play.Event) bool { return e.Event == play.Asked && e.Text == "sleep 3s" })
+	_, second := s.Restart()
+	s.WaitLog(first, "draining")
+	if pid := testbin.AskPID(t, target); pid != second {
+		t.Errorf("answered by %d, want %d", pid, second)
+	}
+	select {
+	case answer := <-slow:
+		t.Fatalf("the slow request was over before the quick one: %s", answer)
+	default:
+	}
+	if got, want := <-slow, fmt.Sprint(strconv.Itoa(first), error(nil)); got != want {
+		t.Errorf("slow request: %s, want %s", got, want)
+	}
+	s.WaitReturned(first)
+	s.Stop()
+}
+
+// A request on a connection that was accepted before, or that waits in the queue
+// of the kernel, is answered when the last process stops.
+func TestStopAnswersWhatIsInFlight(t *testing.T) {
+	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
+	pid, addrs := s.Newest()
+	target := testbin.HTTP("http", addrs[0])
+	answers := make(chan string)
+	for range 10 {
+		go func() {
+			answer, err := target("sleep 1s")
+			answers <- fmt.Sprint(answer, err)
+		}()
+	}
+	n := 0
+	s.Wait("all requests to begin", func(e play.Event) bool {
+		if e.Event == play.Asked {
+			n++
+		}
+		return n == 10
+	})
+	s.Signal(pid, syscall.SIGTERM)
+	for range 10 {
+		if got, want := <-answers, fmt.Sprint(strconv.Itoa(pid), error(nil)); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	s.WaitGone()
+	if e := s.WaitReturned(pid); e.Text != "" {
+		t.Errorf("Serve returned %q", e.Text)
+	}
+}
+
+// Idle connections, and those that were never used, do not hold up a stop.
+func TestStopDoesNotWaitForIdleConnections(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
+		pid, addrs := s.Newest()
+		testbin.Ask(t, testbin.KeepAlive(addrs[0]), "")
+		dial(t, addrs[0]) // sends nothing
+		begin := time.Now()
+		s.Signal(pid, sig)
+		s.WaitGone()
+		// Without care it takes the 5 seconds of net/http.
+		if d := time.Since(begin); d > 4*time.Second {
+			t.Errorf("%v took %v", sig, d)
+		}
+	}
+}
+
+func TestSecondSignalKills(t *testing.T) {
+	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
+	pid, addrs := s.Newest()
+	go testbin.HTTP("http", addrs[0])("sleep 1h")
+	s.Wait("the request to begin", func(e play.Event) bool { return e.Event == play.Asked })
+	s.Signal(pid, syscall.SIGTERM)
+	s.WaitLog(pid, "draining")
+	n := 0
+	for alive := true; alive; n++ {
+		// The default action is back some microseconds after the log line.
+		_ = syscall.Kill(pid, syscall.SIGTERM)
+		select {
+		case <-s.Gone():
+			alive = false
+		case <-time.After(20 * time.Millisecond):
+		}
+		if n > 500 {
+			t.Fatal("it does not die")
+		}
+	}
+}
+
+// The program, its directory, arguments and environment are looked at anew.
+func TestNewProcessIsWhatIsThereNow(t *testing.T) {
+	cfg := play.Config{
+		Role:    "http",
+		Listens: []play.Listen{{Addr: "127.0.0.1:0"}},
+		Chdir:   "/",
+		SetEnv:  map[string]string{"SET_BY_HOOK": "yes"},
+	}
+	// A relative name is found from the directory of the start, though the
+	// process has left it.
+	s := testbin.Start(t, cfg, testbin.Argv0("./server"))
+	first, addrs := s.Newest()
+	target := testbin.HTTP("http", addrs[0])
+	if dir := testbin.Ask(t, target, "dir"); dir != "/" {
+		t.Fatalf("directory is %s", dir)
+	}
+	cfg.Chdir = ""
+	s.Deploy(cfg)
+	_, second := s.Restart()
+	s.WaitReturned(first)
+	dir, err := filepath.EvalSymlinks(s.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for question, want := range map[string]string{
+		"dir":                dir,
+		"env SET_BY_HOOK":    "yes",
+		"env LISTEN_FDS":     "1",
+		"env LISTEN_PID":     strconv.Itoa(second),
+		"env GRACE_HANDOVER": "",
+	} {
+		if got := testbin.Ask(t, target, question); got != want {
+			t.Errorf("%s: %q, want %q", question, got, want)
+		}
+	}
+	s.Stop()
+}
+
+// A program that is started by the service keeps its hands off the sockets.
+func TestCommandOfTheServiceInheritsNothing(t *testing.T) {
+	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
+	first, _ := s.Newest()
+	s.Restart() // LISTEN_FDS and LISTEN_PID are set now
+	s.WaitReturned(first)
+	second, addrs := s.Newest()
+	s.Deploy(play.Config{Role: "env", Listens: []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}}})
+	out := testbin.Ask(t, testbin.HTTP("http", addrs[0]), "run")
+	for _, want := range []string{"LISTEN_FDS=1 LISTEN_PID=" + strconv.Itoa(second), "listen: no error", "inherit: grace: no inherited listeners"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in %s", want, out)
+		}
+	}
+	s.Stop()
+}
+
+// dial opens a connection that is closed when the test ends.
+func dial(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}

@@ -1,0 +1,11 @@
+//go:build unix
+
+package gracenet_test
+
+import (
+	"testing"
+
+	"github.com/facebookgo/grace/internal/testbin"
+)
+
+func TestMain(m *testing.M) { testbin.Main(m) }

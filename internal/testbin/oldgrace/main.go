@@ -1,0 +1,131 @@
+//go:build unix
+
+// Command oldgrace is a server that speaks the protocol of facebookgo/grace and
+// nothing else, written from the description of that protocol. It is built
+// without this library, so that nothing in it knows more.
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/facebookgo/grace/internal/testbin/play"
+)
+
+func main() {
+	cfg, err := play.ReadConfig()
+	if err == nil {
+		err = serve(cfg)
+	}
+	if err != nil {
+		play.Fail(err)
+	}
+}
+
+// serve takes its listeners by number from descriptor 3 on if it is a child,
+// serves, and sends SIGTERM to its parent. As a parent it passes LISTEN_FDS,
+// leaves LISTEN_PID as it found it, goes on serving until it gets SIGTERM, and
+// drains.
+func serve(cfg play.Config) error {
+	var listeners []net.Listener
+	var addrs []string
+	count := os.Getenv("LISTEN_FDS")
+	inheriting := count != "" && count != "0"
+	if inheriting {
+		n, err := strconv.Atoi(count)
+		if err != nil {
+			return err
+		}
+		for fd := 3; fd < 3+n; fd++ {
+			f := os.NewFile(uintptr(fd), "listener")
+			l, err := net.FileListener(f)
+			if err != nil {
+				return fmt.Errorf("descriptor %d: %w", fd, err)
+			}
+			f.Close()
+			listeners = append(listeners, l)
+		}
+	} else {
+		for _, l := range cfg.Listens {
+			l, err := net.Listen(l.Network, l.Addr)
+			if err != nil {
+				return err
+			}
+			listeners = append(listeners, l)
+		}
+	}
+	var stopping atomic.Bool
+	server := &http.Server{Handler: http.HandlerFunc(play.Handle)}
+	for _, l := range listeners {
+		addrs = append(addrs, l.Addr().String())
+		go func() {
+			if err := server.Serve(l); !stopping.Load() {
+				play.Fail(err)
+			}
+		}()
+	}
+	signals := make(chan os.Signal, 10)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGUSR2)
+	play.Emit(play.Event{Event: play.Serving, Addrs: addrs})
+	if ppid := os.Getppid(); inheriting && ppid != 1 {
+		if err := syscall.Kill(ppid, syscall.SIGTERM); err != nil {
+			return err
+		}
+	}
+	for sig := range signals {
+		if sig == syscall.SIGUSR2 {
+			if err := startProcess(listeners); err != nil {
+				return err
+			}
+			continue
+		}
+		// Closing first and shutting down later is how the original lost
+		// nothing on fresh connections.
+		stopping.Store(true)
+		for _, l := range listeners {
+			l.Close()
+		}
+		server.SetKeepAlivesEnabled(false)
+		time.Sleep(100 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		return play.Done(server.Shutdown(ctx))
+	}
+	return nil
+}
+
+// startProcess starts the program with the listeners.
+func startProcess(listeners []net.Listener) error {
+	argv0, err := exec.LookPath(os.Args[0])
+	if err != nil {
+		return err
+	}
+	files := []*os.File{os.Stdin, os.Stdout, os.Stderr}
+	for _, l := range listeners {
+		f, err := l.(interface{ File() (*os.File, error) }).File()
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
+	var env []string
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "LISTEN_FDS=") {
+			env = append(env, kv)
+		}
+	}
+	env = append(env, "LISTEN_FDS="+strconv.Itoa(len(listeners)))
+	_, err = os.StartProcess(argv0, os.Args, &os.ProcAttr{Env: env, Files: files})
+	return err
+}

@@ -1,0 +1,185 @@
+//go:build unix
+
+// Package play is what every server of the tests does, whichever library it is
+// built with: it reads its part, reports what happens, and answers questions.
+package play
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// EnvConfig names the configuration file; a process that has it is a server.
+const EnvConfig = "GRACE_TESTBIN"
+
+// Config is what a server does.
+type Config struct {
+	Role    string // which server it is
+	Listens []Listen
+
+	StartTimeout time.Duration // zero for the default of the library
+	Standby      time.Duration // zero for none, so that tests are quick
+	StopTimeout  time.Duration
+	TermTimeout  time.Duration
+
+	Delay    time.Duration     // before it does anything
+	PreStart string            // error that the pre-start hook returns
+	SetEnv   map[string]string // set by the pre-start hook
+	Chdir    string            // where the process goes after its start
+}
+
+// Listen is one address.
+type Listen struct {
+	Network string // for the role http: tcp
+	Addr    string
+	TLS     bool
+}
+
+// Event is what a server reports, one JSON object a line.
+type Event struct {
+	Event string   `json:"event"`
+	PID   int      `json:"pid"`
+	Addrs []string `json:"addrs,omitempty"`
+	Text  string   `json:"text,omitempty"`
+}
+
+// Events.
+const (
+	Asked    = "asked"    // Text is a question that takes time
+	Serving  = "serving"  // Addrs are those it listens on
+	Log      = "log"      // Text is a line that the library logged
+	Returned = "returned" // Text is the error of Serve or Wait
+	Failed   = "failed"   // Text is why it can't serve
+)
+
+// ReadConfig reads the part that this process plays.
+func ReadConfig() (Config, error) {
+	var cfg Config
+	b, err := os.ReadFile(os.Getenv(EnvConfig))
+	if err != nil {
+		return cfg, err
+	}
+	return cfg, json.Unmarshal(b, &cfg)
+}
+
+// Fail reports why the server can't serve, and ends it.
+func Fail(err error) {
+	Emit(Event{Event: Failed, Text: err.Error()})
+	os.Exit(1)
+}
+
+// Done reports that Serve, or what does its work, has returned err.
+func Done(err error) error {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	Emit(Event{Event: Returned, Text: text})
+	return err
+}
+
+var emitting sync.Mutex
+
+// Emit writes an event. One write call, so that the lines of two processes do
+// not mix.
+func Emit(e Event) {
+	e.PID = os.Getpid()
+	b, err := json.Marshal(e)
+	if err != nil {
+		panic(err)
+	}
+	emitting.Lock()
+	defer emitting.Unlock()
+	_, _ = os.Stdout.Write(append(b, '\n'))
+}
+
+// Handle answers / with the pid, and what Answer knows under other paths.
+func Handle(w http.ResponseWriter, r *http.Request) {
+	fmt.Fprint(w, Answer(strings.TrimPrefix(r.URL.Path, "/")))
+}
+
+// Answer is what all servers can do: "" for the pid, "sleep 1s" for the pid
+// after that time, "fds" for the open descriptors, "env NAME", "dir", and "run" for what the
+// program prints that is installed now.
+func Answer(question string) string {
+	verb, arg, _ := strings.Cut(question, " ")
+	switch verb {
+	case "":
+		return fmt.Sprint(os.Getpid())
+	case "sleep":
+		d, err := time.ParseDuration(arg)
+		if err != nil {
+			return err.Error()
+		}
+		Emit(Event{Event: Asked, Text: question})
+		time.Sleep(d)
+		return fmt.Sprint(os.Getpid())
+	case "fds":
+		return Descriptors()
+	case "env":
+		return os.Getenv(arg)
+	case "run":
+		out, err := exec.Command(os.Args[0]).CombinedOutput()
+		return fmt.Sprint(string(out), err)
+	case "dir":
+		dir, err := os.Getwd()
+		if err != nil {
+			return err.Error()
+		}
+		return dir
+	}
+	return "what is " + verb + "?"
+}
+
+// Descriptors lists the open descriptors and what they are open on, but for the
+// connections of the moment.
+func Descriptors() string {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err.Error()
+	}
+	var list []string
+	for _, e := range entries {
+		var fd int
+		if _, err := fmt.Sscan(e.Name(), &fd); err != nil {
+			return err.Error()
+		}
+		target, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err != nil {
+			continue // the directory itself
+		}
+		if _, err := syscall.Getpeername(fd); err == nil && !isControl(fd) {
+			continue
+		}
+		kind, _, _ := strings.Cut(target, ":")
+		list = append(list, kind)
+	}
+	return strings.Join(list, " ")
+}
+
+// isControl reports whether fd is one end of a pair of unnamed unix sockets.
+func isControl(fd int) bool {
+	sa, err := syscall.Getsockname(fd)
+	u, ok := sa.(*syscall.SockaddrUnix)
+	return err == nil && ok && u.Name == ""
+}
+
+// ServeConn answers lines.
+func ServeConn(c net.Conn) {
+	defer c.Close()
+	lines := bufio.NewScanner(c)
+	for lines.Scan() {
+		if _, err := fmt.Fprintln(c, Answer(lines.Text())); err != nil {
+			return
+		}
+	}
+}

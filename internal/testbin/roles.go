@@ -1,0 +1,260 @@
+//go:build unix
+
+package testbin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/facebookgo/grace"
+	"github.com/facebookgo/grace/gracehttp"
+	"github.com/facebookgo/grace/gracenet"
+	"github.com/facebookgo/grace/internal/testbin/play"
+)
+
+// roles are the servers.
+var roles = map[string]func(play.Config) error{
+	"http":    serveHTTP,
+	"net":     serveNet,
+	"grace":   serveGrace,
+	"startup": serveStartProcess,
+	"env":     reportEnv,
+	"exit":    func(play.Config) error { os.Exit(7); return nil },
+	"hang":    hang,
+	"panic":   func(play.Config) error { panic("on purpose") },
+	"rubbish": sendRubbish,
+	"close":   closeDescriptors,
+}
+
+// serveHTTP serves with gracehttp.
+func serveHTTP(cfg play.Config) error {
+	gracehttp.SetLogger(log.New(logWriter{}, "", 0))
+	var mu sync.Mutex
+	addrs := make([]string, len(cfg.Listens))
+	known := 0
+	var servers []*http.Server
+	for i, l := range cfg.Listens {
+		s := &http.Server{
+			Addr:     l.Addr,
+			Handler:  http.HandlerFunc(play.Handle),
+			ErrorLog: log.New(logWriter{}, "net/http: ", 0),
+			BaseContext: func(l net.Listener) context.Context {
+				mu.Lock()
+				defer mu.Unlock()
+				addrs[i] = l.Addr().String()
+				if known++; known == len(addrs) {
+					play.Emit(play.Event{Event: play.Serving, Addrs: addrs})
+				}
+				return context.Background()
+			},
+		}
+		if l.TLS {
+			var err error
+			if s.TLSConfig, err = tlsConfig(); err != nil {
+				return err
+			}
+		}
+		servers = append(servers, s)
+	}
+	options := []gracehttp.Option{
+		gracehttp.Standby(cfg.Standby),
+		gracehttp.StartTimeout(cfg.StartTimeout),
+		gracehttp.PreStartProcess(func() error { return preStart(cfg) }),
+	}
+	if cfg.StopTimeout != 0 {
+		options = append(options, gracehttp.StopTimeout(cfg.StopTimeout))
+	}
+	return play.Done(gracehttp.ServeWithOptions(servers, options...))
+}
+
+func preStart(cfg play.Config) error {
+	for k, v := range cfg.SetEnv {
+		if err := os.Setenv(k, v); err != nil {
+			return err
+		}
+	}
+	if cfg.PreStart != "" {
+		return errors.New(cfg.PreStart)
+	}
+	return nil
+}
+
+// serveLines runs an accept loop until the listener is closed.
+func serveLines(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if !errors.Is(err, grace.ErrAlreadyClosed) {
+				play.Emit(play.Event{Event: play.Failed, Text: err.Error()})
+			}
+			return
+		}
+		go play.ServeConn(c)
+	}
+}
+
+// serveNet is a raw server on gracenet.Net and grace.Wait.
+func serveNet(cfg play.Config) error {
+	var n gracenet.Net
+	var listeners []grace.Listener
+	for _, l := range cfg.Listens {
+		l, err := n.Listen(l.Network, l.Addr)
+		if err != nil {
+			return err
+		}
+		listeners = append(listeners, grace.NewListener(l.(grace.Listener)))
+	}
+	return serveListeners(cfg, listeners)
+}
+
+// serveGrace is a raw server on the root package alone.
+func serveGrace(cfg play.Config) error {
+	listeners, err := grace.Inherit()
+	if errors.Is(err, grace.ErrNotInheriting) {
+		err = nil
+		for _, l := range cfg.Listens {
+			l, err := net.Listen(l.Network, l.Addr)
+			if err != nil {
+				return err
+			}
+			listeners = append(listeners, grace.NewListener(l.(grace.Listener)))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return serveListeners(cfg, listeners)
+}
+
+func serveListeners(cfg play.Config, listeners []grace.Listener) error {
+	var addrs []string
+	for _, l := range listeners {
+		addrs = append(addrs, l.Addr().String())
+		go serveLines(l)
+	}
+	p := grace.Process{
+		TermTimeout:  cfg.TermTimeout,
+		StartTimeout: cfg.StartTimeout,
+		Standby:      cfg.Standby,
+		PreStart:     func() error { return preStart(cfg) },
+		Logger:       slog.New(slog.NewTextHandler(logWriter{}, nil)),
+	}
+	if p.Standby == 0 {
+		p.Standby = -1
+	}
+	play.Emit(play.Event{Event: play.Serving, Addrs: addrs})
+	if err := p.CloseParent(); err != nil {
+		return err
+	}
+	return play.Done(p.Wait(listeners))
+}
+
+// reportEnv says what a program sees that does not ask for a socket.
+func reportEnv(cfg play.Config) error {
+	var n gracenet.Net
+	play.Emit(play.Event{Event: play.Log, Text: fmt.Sprintf("LISTEN_FDS=%s LISTEN_PID=%s", os.Getenv("LISTEN_FDS"), os.Getenv("LISTEN_PID"))})
+	for _, l := range cfg.Listens {
+		_, err := n.Listen(l.Network, l.Addr)
+		play.Emit(play.Event{Event: play.Log, Text: "listen: " + text(err)})
+	}
+	_, err := grace.Inherit()
+	play.Emit(play.Event{Event: play.Log, Text: "inherit: " + text(err)})
+	play.Emit(play.Event{Event: play.Log, Text: "fds: " + play.Descriptors()})
+	return nil
+}
+
+func text(err error) string {
+	if err == nil {
+		return "no error"
+	}
+	return err.Error()
+}
+
+// sendRubbish writes to every socket it was given that is not a listener.
+func sendRubbish(play.Config) error {
+	for fd := 3; fd < 20; fd++ {
+		_, _ = syscall.Write(fd, []byte("rubbish \x00\xff\n"))
+	}
+	return hang(play.Config{})
+}
+
+// closeDescriptors closes what it was given, as daemons do, and goes on.
+func closeDescriptors(play.Config) error {
+	for fd := 3; fd < 20; fd++ {
+		// Not those of the Go runtime, which are no sockets.
+		if _, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_TYPE); err == nil {
+			_ = syscall.Close(fd)
+		}
+	}
+	return hang(play.Config{})
+}
+
+// hang never becomes ready. A timer keeps the runtime from calling it a
+// deadlock.
+func hang(play.Config) error {
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
+// serveStartProcess is a raw server that restarts itself through
+// Net.StartProcess, as programs written for the original do.
+func serveStartProcess(cfg play.Config) error {
+	inherited := os.Getenv("LISTEN_FDS") != ""
+	var n gracenet.Net
+	var listeners []net.Listener
+	var addrs []string
+	for _, l := range cfg.Listens {
+		l, err := n.Listen(l.Network, l.Addr)
+		if err != nil {
+			return err
+		}
+		listeners = append(listeners, l)
+		addrs = append(addrs, l.Addr().String())
+		go func() {
+			for {
+				c, err := l.Accept()
+				if errors.Is(err, net.ErrClosed) {
+					return
+				}
+				if err != nil {
+					play.Fail(err)
+				}
+				go play.ServeConn(c)
+			}
+		}()
+	}
+	signals := make(chan os.Signal, 10)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGUSR2)
+	play.Emit(play.Event{Event: play.Serving, Addrs: addrs})
+	if inherited && os.Getppid() != 1 {
+		if err := syscall.Kill(os.Getppid(), syscall.SIGTERM); err != nil {
+			return err
+		}
+	}
+	for sig := range signals {
+		if sig == syscall.SIGTERM {
+			break
+		}
+		pid, err := n.StartProcess()
+		if err != nil {
+			play.Emit(play.Event{Event: play.Log, Text: "StartProcess: " + err.Error()})
+			continue
+		}
+		play.Emit(play.Event{Event: play.Log, Text: fmt.Sprintf("StartProcess: pid %d", pid)})
+	}
+	for _, l := range listeners {
+		l.Close()
+	}
+	return play.Done(nil)
+}
