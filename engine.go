@@ -23,7 +23,7 @@ import (
 var shared = engine{restart: make(chan os.Signal, 1)}
 
 type engine struct {
-	restart chan os.Signal // SIGUSR2; kept for good once caught, since its default is to kill
+	restart chan os.Signal // SIGUSR2, caught for good once it is
 	caught  sync.Once
 
 	mu      sync.Mutex
@@ -114,6 +114,7 @@ func (e *engine) join(m *member) *loop {
 		close(m.drain)
 	}
 	e.members = append(e.members, m)
+	m.process.logger().Debug("signals restart and stop this process")
 	return l
 }
 

@@ -24,7 +24,7 @@ func linesTo(l *log.Logger) *slog.Logger {
 // and what belongs to it.
 type lines struct{ *log.Logger }
 
-func (h lines) Enabled(context.Context, slog.Level) bool { return true }
+func (h lines) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
 
 func (h lines) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder

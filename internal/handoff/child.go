@@ -62,7 +62,11 @@ func (p *Process) claim() {
 	if p.origin == Parent || p.origin == Legacy {
 		p.sole = false
 	}
-	names := splitNames(os.Getenv(envNames), n)
+	var listenNames string
+	if p.origin != Legacy { // which passes on those that it was passed
+		listenNames = os.Getenv(envNames)
+	}
+	names := splitNames(listenNames, n)
 	for i, file := range activation.Files(false) {
 		in := &inherited{fd: firstFD + i, file: file}
 		in.Name = names[i]
@@ -101,6 +105,17 @@ func (p *Process) claimMarker() (marker, bool) {
 		if err != nil || id.ino != m.inode || !passedTo(m.control) {
 			return marker{}, false
 		}
+	}
+	// A child with the original protocol knows neither variable nor descriptor,
+	// and has passed both on to us. It is the one that waits for our signal. A
+	// wrapper script between our parent and us is no such process.
+	if m.parent != p.ppid && isGrace(p.ppid) {
+		if m.control != 0 {
+			closeFD(m.control)
+		}
+		return marker{}, false
+	}
+	if m.control != 0 {
 		if p.control, err = newControl(m.control); err == nil {
 			_ = p.control.send(Hello, version, os.Getpid())
 		}

@@ -24,16 +24,16 @@ import (
 
 // roles are the servers.
 var roles = map[string]func(play.Config) error{
-	"http":    serveHTTP,
-	"net":     serveNet,
-	"grace":   serveGrace,
-	"startup": serveStartProcess,
-	"env":     reportEnv,
-	"exit":    func(play.Config) error { os.Exit(7); return nil },
-	"hang":    hang,
-	"panic":   func(play.Config) error { panic("on purpose") },
-	"rubbish": sendRubbish,
-	"close":   closeDescriptors,
+	"http":         serveHTTP,
+	"net":          serveNet,
+	"grace":        serveGrace,
+	"startprocess": serveStartProcess,
+	"env":          reportEnv,
+	"exit":         func(play.Config) error { os.Exit(7); return nil },
+	"hang":         hang,
+	"panic":        func(play.Config) error { panic("on purpose") },
+	"rubbish":      sendRubbish,
+	"close":        closeDescriptors,
 }
 
 // serveHTTP serves with gracehttp.
@@ -147,7 +147,7 @@ func serveListeners(cfg play.Config, listeners []grace.Listener) error {
 		StartTimeout: cfg.StartTimeout,
 		Standby:      cfg.Standby,
 		PreStart:     func() error { return preStart(cfg) },
-		Logger:       slog.New(slog.NewTextHandler(logWriter{}, nil)),
+		Logger:       slog.New(slog.NewTextHandler(logWriter{}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if p.Standby == 0 {
 		p.Standby = -1

@@ -65,7 +65,13 @@ func Dir(dir string) Option {
 // of it when the test ends is killed.
 func Start(t *testing.T, cfg play.Config, options ...Option) *Service {
 	t.Helper()
-	s := Launch(t, cfg, options...)
+	return StartProgram(t, Executable(t), cfg, options...)
+}
+
+// StartProgram is Start for another program than the test binary.
+func StartProgram(t *testing.T, program string, cfg play.Config, options ...Option) *Service {
+	t.Helper()
+	s := Launch(t, program, cfg, options...)
 	e := s.Wait("the first process to serve", func(e play.Event) bool {
 		return e.Event == play.Serving || e.Event == play.Failed
 	})
@@ -75,12 +81,12 @@ func Start(t *testing.T, cfg play.Config, options ...Option) *Service {
 	return s
 }
 
-// Launch is Start without waiting.
-func Launch(t *testing.T, cfg play.Config, options ...Option) *Service {
+// Launch is StartProgram without waiting.
+func Launch(t *testing.T, program string, cfg play.Config, options ...Option) *Service {
 	t.Helper()
 	s := &Service{t: t, dir: t.TempDir(), changed: make(chan struct{}), ended: make(chan struct{})}
 	s.Deploy(cfg)
-	s.Install(Executable(t))
+	s.Install(program)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -370,31 +376,53 @@ func (s *Service) alive() []int {
 	return pids
 }
 
+// Freeze stops a process with SIGSTOP and returns when it does nothing more.
+func (s *Service) Freeze(pid int) {
+	s.t.Helper()
+	s.Signal(pid, syscall.SIGSTOP)
+	for deadline := time.Now().Add(Patience); ; time.Sleep(time.Millisecond) {
+		if p, err := readStat(fmt.Sprintf("/proc/%d/stat", pid)); err != nil || p.state == "T" {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("pid %d does not stop", pid)
+		}
+	}
+}
+
+// stat is what /proc/PID/stat says of a process.
+type stat struct {
+	pid, parent int
+	state       string
+}
+
+func readStat(name string) (stat, error) {
+	var p stat
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return p, err
+	}
+	// pid (name) state parent
+	end := strings.LastIndexByte(string(b), ')')
+	if _, err := fmt.Sscan(string(b), &p.pid); err != nil {
+		return p, err
+	}
+	_, err = fmt.Sscan(string(b[end+1:]), &p.state, &p.parent)
+	return p, err
+}
+
 // Children returns the pids of the children of pid, zombies too.
 func Children(t *testing.T, pid int) []int {
 	t.Helper()
-	var pids []int
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil || len(stats) == 0 {
+	names, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil || len(names) == 0 {
 		t.Fatal("no /proc")
 	}
-	for _, name := range stats {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			continue // it has gone
-		}
-		// pid (name) state ppid
-		rest := string(b[strings.LastIndexByte(string(b), ')')+1:])
-		var state string
-		var child, parent int
-		if _, err := fmt.Sscanf(string(b), "%d", &child); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := fmt.Sscanf(rest, "%s %d", &state, &parent); err != nil {
-			t.Fatal(err)
-		}
-		if parent == pid {
-			pids = append(pids, child)
+	var pids []int
+	for _, name := range names {
+		// One that can't be read has gone since.
+		if p, err := readStat(name); err == nil && p.parent == pid {
+			pids = append(pids, p.pid)
 		}
 	}
 	return pids

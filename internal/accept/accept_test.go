@@ -1,0 +1,714 @@
+package accept
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+const (
+	// patience is how long a test waits for what must happen.
+	patience = 30 * time.Second
+	// moment is how long a test looks whether what must not happen does.
+	moment = 20 * time.Millisecond
+)
+
+func listen(t *testing.T) *net.TCPListener {
+	t.Helper()
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func dial(t *testing.T, l net.Listener) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+type accepted struct {
+	conn net.Conn
+	err  error
+}
+
+// loop accepts until there is an error, which is the last of what it sends.
+func loop(l *Listener) <-chan accepted {
+	all := make(chan accepted)
+	go func() {
+		for {
+			c, err := l.Accept()
+			all <- accepted{c, err}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return all
+}
+
+// wantConn waits for a connection from a loop.
+func wantConn(t *testing.T, all <-chan accepted) net.Conn {
+	t.Helper()
+	select {
+	case a := <-all:
+		if a.err != nil {
+			t.Fatalf("Accept: %v", a.err)
+		}
+		t.Cleanup(func() { _ = a.conn.Close() })
+		return a.conn
+	case <-time.After(patience):
+		t.Fatal("nothing is accepted")
+	}
+	return nil
+}
+
+func wantError(t *testing.T, all <-chan accepted, want error) {
+	t.Helper()
+	select {
+	case a := <-all:
+		if !errors.Is(a.err, want) {
+			t.Errorf("Accept returned %v, %v, want %v", a.conn, a.err, want)
+		}
+	case <-time.After(patience):
+		t.Fatal("Accept does not return")
+	}
+}
+
+func wait(t *testing.T, what string, c <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(patience):
+		t.Fatal(what)
+	}
+}
+
+// async calls f and returns a channel that is closed when f has returned.
+func async(f func()) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	return done
+}
+
+// until waits until done does, called with l.mu held.
+func (l *Listener) until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wait(ctx, done)
+	if !done() {
+		t.Fatal(what)
+	}
+}
+
+func (l *Listener) untilParked(t *testing.T, n int) {
+	t.Helper()
+	l.until(t, "the loops do not come back", func() bool { return l.parked == n })
+}
+
+func (l *Listener) untilInside(t *testing.T, n int) {
+	t.Helper()
+	l.until(t, "the loops do not accept", func() bool { return l.inside == n })
+}
+
+func TestStarted(t *testing.T) {
+	l := New(listen(t))
+	select {
+	case <-l.Started():
+		t.Fatal("started before Accept was called")
+	default:
+	}
+	all := loop(l)
+	wait(t, "Accept is not noticed", l.Started())
+	_ = l.Close()
+	wantError(t, all, net.ErrClosed)
+	wait(t, "a second look gives something else", l.Started())
+}
+
+// A connection that is made while the listener is paused waits in the kernel. It
+// is not refused, and not accepted before Resume.
+func TestPause(t *testing.T) {
+	l := New(listen(t))
+	all := loop(l)
+	dial(t, l)
+	wantConn(t, all)
+
+	for range 3 {
+		l.Pause(context.Background(), 1)
+		c := dial(t, l)
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-all:
+			t.Fatal("accepted while paused")
+		case <-time.After(moment):
+		}
+		l.Resume()
+		s := wantConn(t, all)
+		if s.RemoteAddr().String() != c.LocalAddr().String() {
+			t.Errorf("accepted %s, want %s", s.RemoteAddr(), c.LocalAddr())
+		}
+		if b := make([]byte, 1); readFull(s, b) != nil || b[0] != 'x' {
+			t.Errorf("received %q", b)
+		}
+	}
+	_ = l.Close()
+	wantError(t, all, net.ErrClosed)
+}
+
+func readFull(c net.Conn, b []byte) error {
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_, err := io.ReadFull(c, b)
+	return err
+}
+
+// An Accept that is called while paused waits as well, and so does what comes
+// after it.
+func TestAcceptWhilePaused(t *testing.T) {
+	l := New(listen(t))
+	l.Pause(context.Background(), 0)
+	dial(t, l)
+	all := loop(l)
+	l.untilParked(t, 1)
+	select {
+	case <-all:
+		t.Fatal("accepted while paused")
+	case <-time.After(moment):
+	}
+	l.Resume()
+	wantConn(t, all)
+	_ = l.Close()
+	wantError(t, all, net.ErrClosed)
+}
+
+// Pause returns when every loop is back in Accept, so that what it accepted
+// before is known to its server.
+func TestPauseWaitsForLoops(t *testing.T) {
+	const loops = 3
+	l := New(listen(t))
+	var chans []<-chan accepted
+	for range loops {
+		chans = append(chans, loop(l))
+	}
+	l.untilInside(t, loops)
+	dial(t, l)
+	l.untilInside(t, loops-1) // one loop has it and has not come back
+
+	pausing := async(func() { l.Pause(context.Background(), loops) })
+	l.untilParked(t, loops-1)
+	select {
+	case <-pausing:
+		t.Fatal("Pause returns while a loop is busy with a connection")
+	case <-time.After(moment):
+	}
+	for _, c := range chans {
+		select {
+		case a := <-c:
+			_ = a.conn.Close()
+			chans = nil
+		case <-time.After(moment):
+			continue
+		}
+		break
+	}
+	if chans != nil {
+		t.Fatal("no loop has the connection")
+	}
+	wait(t, "Pause does not return", pausing)
+	_ = l.Close()
+}
+
+func TestPauseEnds(t *testing.T) {
+	tests := []struct {
+		name string
+		end  func(l *Listener, cancel func())
+	}{
+		{"when its context ends", func(_ *Listener, cancel func()) { cancel() }},
+		{"on Close", func(l *Listener, _ func()) { _ = l.Close() }},
+		{"on Finish", func(l *Listener, _ func()) { _ = l.Finish(true) }},
+		{"on Resume", func(l *Listener, _ func()) { l.Resume() }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			l := New(listen(t))
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			pausing := async(func() { l.Pause(ctx, 1) }) // of a loop that never comes
+			l.until(t, "Pause does not begin", func() bool { return l.state == paused })
+			tt.end(l, cancel)
+			wait(t, "Pause does not return", pausing)
+		})
+	}
+}
+
+// A second Pause must not wait for loops, nor one that comes after Close.
+func TestPauseTwice(t *testing.T) {
+	l := New(listen(t))
+	l.Pause(context.Background(), 0)
+	wait(t, "the second Pause blocks", async(func() { l.Pause(context.Background(), 1) }))
+	l.Resume()
+	l.Resume()
+	_ = l.Close()
+	wait(t, "Pause blocks on a closed listener", async(func() { l.Pause(context.Background(), 1) }))
+	wait(t, "Resume blocks on a closed listener", async(l.Resume))
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept after Close, Pause and Resume: %v, want net.ErrClosed", err)
+	}
+}
+
+// The deadline with which Pause wakes Accept is ours. No Accept returns it, even
+// if Resume follows at once.
+func TestResumeLeavesNoDeadline(t *testing.T) {
+	l := New(listen(t))
+	const loops = 2
+	var chans []<-chan accepted
+	for range loops {
+		chans = append(chans, loop(l))
+	}
+	for range 200 {
+		l.Pause(context.Background(), rand.IntN(loops+1))
+		l.Resume()
+	}
+	for _, c := range chans {
+		select {
+		case a := <-c:
+			t.Fatalf("Accept returned %v, %v", a.conn, a.err)
+		default:
+		}
+	}
+	_ = l.Close()
+	for _, c := range chans {
+		wantError(t, c, net.ErrClosed)
+	}
+}
+
+// A deadline that the program has set itself ends Accept as it would without us.
+func TestDeadlineOfTheProgram(t *testing.T) {
+	inner := listen(t)
+	l := New(inner)
+	if err := inner.SetDeadline(past); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, loop(l), os.ErrDeadlineExceeded)
+
+	all := loop2(l)
+	wantError(t, all, os.ErrDeadlineExceeded)
+	wantError(t, all, os.ErrDeadlineExceeded)
+	_ = l.Close()
+	for a := range all {
+		if errors.Is(a.err, net.ErrClosed) {
+			return
+		}
+	}
+	t.Error("Accept does not return net.ErrClosed")
+}
+
+// loop2 accepts until the listener is closed, and then closes the channel.
+func loop2(l *Listener) <-chan accepted {
+	all := make(chan accepted)
+	go func() {
+		defer close(all)
+		for {
+			c, err := l.Accept()
+			all <- accepted{c, err}
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+		}
+	}()
+	return all
+}
+
+// The kernel resets what waits for a listener that nobody holds any more. So the
+// last one accepts it first, whatever the listener did before.
+func TestFinishAcceptsWhatWaits(t *testing.T) {
+	for name, prepare := range map[string]func(l *Listener){
+		"paused": func(l *Listener) { l.Pause(context.Background(), 0) },
+		"open":   func(*Listener) {},
+	} {
+		for _, loops := range []int{1, 3} {
+			t.Run(name, func(t *testing.T) {
+				inner := listen(t)
+				l := New(inner)
+				prepare(l)
+				const waiting = 20
+				var clients []net.Conn
+				for range waiting {
+					clients = append(clients, dial(t, l))
+				}
+				var served sync.WaitGroup
+				for range loops {
+					served.Add(1)
+					go func() {
+						defer served.Done()
+						for {
+							c, err := l.Accept()
+							if err != nil {
+								if !errors.Is(err, net.ErrClosed) {
+									t.Errorf("Accept: %v, want net.ErrClosed", err)
+								}
+								return
+							}
+							_, _ = c.Write([]byte("x"))
+							_ = c.Close()
+						}
+					}()
+				}
+				if err := l.Finish(true); err != nil {
+					t.Errorf("Finish: %v", err)
+				}
+				wait(t, "a loop goes on", async(served.Wait))
+				for i, c := range clients {
+					if b := make([]byte, 1); readFull(c, b) != nil || b[0] != 'x' {
+						t.Errorf("connection %d of %d was reset", i+1, waiting)
+					}
+				}
+				if err := inner.Close(); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("the listener is left open: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// sluggish is a listener on a machine so busy that a goroutine does not get on
+// for a while between two steps.
+type sluggish struct{ *net.TCPListener }
+
+func (l sluggish) Accept() (net.Conn, error) {
+	time.Sleep(4 * drainWait)
+	return l.TCPListener.Accept()
+}
+
+// What waits is accepted also if no Accept is quick enough for the deadline.
+func TestFinishOnABusyMachine(t *testing.T) {
+	l := New(sluggish{listen(t)})
+	l.Pause(context.Background(), 0)
+	const waiting = 3
+	for range waiting {
+		dial(t, l)
+	}
+	all := loop(l)
+	l.untilParked(t, 1)
+	finished := async(func() { _ = l.Finish(true) })
+	for range waiting {
+		wantConn(t, all)
+	}
+	wantError(t, all, net.ErrClosed)
+	wait(t, "Finish does not return", finished)
+}
+
+// Another process goes on accepting what waits.
+func TestFinishOfOneOfSeveral(t *testing.T) {
+	inner := listen(t)
+	f, err := inner.File() // the other process
+	if err != nil {
+		t.Skip(err)
+	}
+	other, err := net.FileListener(f)
+	_ = f.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	l := New(inner)
+	all := loop(l)
+	l.Pause(context.Background(), 1)
+	c := dial(t, l)
+	if err := l.Finish(false); err != nil {
+		t.Errorf("Finish: %v", err)
+	}
+	wantError(t, all, net.ErrClosed)
+	s, err := other.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if s.RemoteAddr().String() != c.LocalAddr().String() {
+		t.Errorf("the other process gets %s, want %s", s.RemoteAddr(), c.LocalAddr())
+	}
+}
+
+// Where nobody calls Accept there is nothing to wait for.
+func TestFinishWithoutAccept(t *testing.T) {
+	for name, prepare := range map[string]func(l *Listener){
+		"paused":  func(l *Listener) { l.Pause(context.Background(), 0) },
+		"open":    func(*Listener) {},
+		"waiting": func(l *Listener) { dial(t, l) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := New(listen(t))
+			prepare(l)
+			begin := time.Now()
+			if err := l.Finish(true); err != nil {
+				t.Errorf("Finish: %v", err)
+			}
+			if d := time.Since(begin); d > drainTimeout*3/4 {
+				t.Errorf("Finish took %v", d)
+			}
+			if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Accept: %v, want net.ErrClosed", err)
+			}
+		})
+	}
+}
+
+// New connections may never stop coming. Finish does.
+func TestFinishUnderLoad(t *testing.T) {
+	inner := listen(t)
+	l := New(inner)
+	all := loop2(l)
+	stop := make(chan struct{})
+	clients := async(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			c, err := net.Dial("tcp", inner.Addr().String())
+			if err != nil {
+				return // closed at last
+			}
+			_ = c.Close()
+		}
+	})
+	wantConn(t, all)
+	served := async(func() {
+		for a := range all {
+			if a.err == nil {
+				_ = a.conn.Close()
+			}
+		}
+	})
+	wait(t, "Finish does not return", async(func() { _ = l.Finish(true) }))
+	wait(t, "the loop goes on", served)
+	close(stop)
+	wait(t, "the clients go on", clients)
+}
+
+func TestFinishTwice(t *testing.T) {
+	l := New(listen(t))
+	all := loop(l)
+	var calls []<-chan struct{}
+	for i := range 4 {
+		calls = append(calls, async(func() {
+			if err := l.Finish(i%2 == 0); err != nil {
+				t.Errorf("Finish: %v", err)
+			}
+		}))
+	}
+	for _, c := range calls {
+		wait(t, "Finish does not return", c)
+	}
+	wantError(t, all, net.ErrClosed)
+}
+
+// Close wakes who is in Accept, and who waits for Resume.
+func TestClose(t *testing.T) {
+	for name, prepare := range map[string]func(t *testing.T, l *Listener, loops int){
+		"blocked": func(t *testing.T, l *Listener, loops int) { l.untilInside(t, loops) },
+		"parked":  func(_ *testing.T, l *Listener, loops int) { l.Pause(context.Background(), loops) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inner := listen(t)
+			l := New(inner)
+			const loops = 3
+			var chans []<-chan accepted
+			for range loops {
+				chans = append(chans, loop(l))
+			}
+			prepare(t, l, loops)
+			for range 2 {
+				if err := l.Close(); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+			}
+			for _, c := range chans {
+				wantError(t, c, net.ErrClosed)
+			}
+			if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Accept after Close: %v, want net.ErrClosed", err)
+			}
+			if err := inner.Close(); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("the listener is left open: %v", err)
+			}
+		})
+	}
+}
+
+// The error of Close is the one of the listener, each time.
+func TestCloseError(t *testing.T) {
+	inner := listen(t)
+	_ = inner.Close()
+	l := New(inner)
+	first := l.Close()
+	if !errors.Is(first, net.ErrClosed) {
+		t.Errorf("Close: %v, want net.ErrClosed", first)
+	}
+	if second := l.Close(); second != first {
+		t.Errorf("the second Close: %v, want %v", second, first)
+	}
+	if err := l.Finish(true); err != first {
+		t.Errorf("Finish after Close: %v, want %v", err, first)
+	}
+}
+
+// faulty is a listener whose Accept fails.
+type faulty struct {
+	net.Listener
+	err error
+}
+
+func (l faulty) Accept() (net.Conn, error)     { return nil, l.err }
+func (l faulty) SetDeadline(t time.Time) error { return nil }
+
+// Other errors are the program's business in any state.
+func TestAcceptError(t *testing.T) {
+	want := errors.New("too many open files")
+	l := New(faulty{listen(t), want})
+	for range 2 {
+		if _, err := l.Accept(); err != want {
+			t.Errorf("Accept: %v, want %v", err, want)
+		}
+	}
+	l.Pause(context.Background(), 0)
+	all := loop(l)
+	l.untilParked(t, 1)
+	finished := async(func() { _ = l.Finish(true) })
+	wantError(t, all, want)
+	wait(t, "Finish does not return", finished)
+}
+
+// A listener without SetDeadline can't be woken; it must not hang either.
+func TestWithoutDeadline(t *testing.T) {
+	inner := listen(t)
+	l := New(struct{ net.Listener }{inner})
+	all := loop(l)
+	wait(t, "Pause blocks", async(func() { l.Pause(context.Background(), 1) }))
+	dial(t, l)
+	wantConn(t, all)
+	l.Resume()
+	dial(t, l)
+	wantConn(t, all)
+	wait(t, "Finish blocks", async(func() { _ = l.Finish(true) }))
+	wantError(t, all, net.ErrClosed)
+}
+
+// Whatever comes together, no connection is lost and nothing hangs: all that
+// were made before Finish are accepted.
+func TestHammer(t *testing.T) {
+	for range 5 {
+		l := New(listen(t))
+		const loops, clients, each = 3, 4, 25
+		var got, closed atomic.Int64
+		var serving, dialing, pausing sync.WaitGroup
+		for range loops {
+			serving.Add(1)
+			go func() {
+				defer serving.Done()
+				for a := range loop2(l) {
+					switch {
+					case a.err == nil:
+						got.Add(1)
+						_ = a.conn.Close()
+					case errors.Is(a.err, net.ErrClosed):
+						closed.Add(1)
+					default:
+						t.Errorf("Accept: %v", a.err)
+					}
+				}
+			}()
+		}
+		for range clients {
+			dialing.Add(1)
+			go func() {
+				defer dialing.Done()
+				for range each {
+					c, err := net.Dial("tcp", l.Addr().String())
+					if err != nil {
+						t.Errorf("refused: %v", err)
+						return
+					}
+					_ = c.Close()
+				}
+			}()
+		}
+		stop := make(chan struct{})
+		for range 2 {
+			pausing.Add(1)
+			go func() {
+				defer pausing.Done()
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+					l.Pause(ctx, rand.IntN(loops+1))
+					cancel()
+					l.Resume()
+				}
+			}()
+		}
+		wait(t, "the clients hang", async(dialing.Wait))
+		// Pause and Resume go on while it is closed.
+		wait(t, "Finish hangs", async(func() { _ = l.Finish(true) }))
+		wait(t, "the loops hang", async(serving.Wait))
+		close(stop)
+		wait(t, "Pause or Resume hangs", async(pausing.Wait))
+		if got.Load() != clients*each || closed.Load() != loops {
+			t.Fatalf("%d of %d connections accepted, %d of %d loops ended", got.Load(), clients*each, closed.Load(), loops)
+		}
+	}
+}
+
+// Close at any moment ends all calls.
+func TestHammerClose(t *testing.T) {
+	for range 50 {
+		l := New(listen(t))
+		var wg sync.WaitGroup
+		do := func(f func()) {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				f()
+			}()
+		}
+		for range 3 {
+			do(func() {
+				for a := range loop2(l) {
+					if a.err != nil && !errors.Is(a.err, net.ErrClosed) {
+						t.Errorf("Accept: %v", a.err)
+					}
+				}
+			})
+			do(func() { l.Pause(context.Background(), 3) })
+			do(l.Resume)
+		}
+		do(func() { _ = l.Finish(true) })
+		do(func() { _ = l.Close() })
+		wait(t, "something hangs", async(wg.Wait))
+	}
+}
