@@ -6,7 +6,8 @@
 // listening sockets; when it serves, it says so, and this process, the parent,
 // stops accepting, finishes what is in flight and exits. SIGTERM finishes what
 // is in flight and exits without a successor; a second one kills the process, as
-// Go does by default.
+// Go does by default. Only under systemd (INVOCATION_ID is set) it does not:
+// systemd sends two of its own accord, and has SIGKILL for the end.
 //
 // A child that is missing, does not start, exits, or is not ready in time is
 // logged, killed and reaped, and the parent goes on serving as if nothing had
@@ -94,16 +95,18 @@ type Process struct {
 	// own. If it returns an error no child is started.
 	PreStart func() error
 
-	// Logger gets a record for each step of a restart. If it is nil, failures
-	// alone go to slog.Default.
+	// Logger gets a record for each step of a restart. If it is nil, what is
+	// at level Warn and above goes to slog.Default: requests that are refused
+	// and restarts that fail.
 	Logger *slog.Logger
 }
 
 // A Service is something that listens in this process and must survive its
 // restarts. Its methods are called one at a time.
 type Service interface {
-	// Start begins to serve and returns at once. Signals are caught from here
-	// on.
+	// Start begins to serve and returns at once: the engine waits for it.
+	// Signals are caught from here on. When s serves, it should call
+	// CloseParent, here or from a goroutine.
 	Start()
 
 	// Pause stops accepting but closes no listener. It returns when nothing
@@ -125,7 +128,7 @@ type Service interface {
 // Any number of services may run in one process. They are restarted together
 // and stopped together.
 //
-// Run does not say to a parent that this process is ready: CloseParent does.
+// Run does not say to a parent that s is ready: CloseParent does.
 func (p *Process) Run(ctx context.Context, s Service) error {
 	return shared.serve(ctx, &member{process: p, service: s, interrupt: true})
 }

@@ -39,7 +39,7 @@ func NewListener(l Listener) Listener {
 	if l, ok := l.(*listener); ok {
 		return l
 	}
-	return &listener{Listener: l, accept: accept.New(l)}
+	return &listener{Listener: l, accept: accept.New(l, handoff.This().Close)}
 }
 
 type listener struct {

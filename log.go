@@ -5,17 +5,17 @@ import (
 	"log/slog"
 )
 
-// logger returns the configured logger, or one that lets failures through to
-// slog.Default.
+// logger returns the configured logger, or one that lets only what went wrong
+// through to slog.Default.
 func (p *Process) logger() *slog.Logger {
 	if p.Logger != nil {
 		return p.Logger
 	}
-	return slog.New(failures{slog.Default().Handler()})
+	return slog.New(troubles{slog.Default().Handler()})
 }
 
-type failures struct{ slog.Handler }
+type troubles struct{ slog.Handler }
 
-func (h failures) Enabled(ctx context.Context, level slog.Level) bool {
-	return level >= slog.LevelError && h.Handler.Enabled(ctx, level)
+func (h troubles) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
 }

@@ -103,7 +103,7 @@ func (a *app) listen() error {
 			}
 			return err
 		}
-		s.listener = accept.New(l)
+		s.listener = accept.New(l, handoff.This().Close)
 	}
 	return nil
 }

@@ -9,7 +9,8 @@
 // SIGUSR2 starts the program anew. The new process inherits the listening
 // sockets, and when it serves, this one drains and Serve returns. SIGTERM and
 // SIGINT drain and make Serve return without a successor; a second one kills the
-// process. A restart that fails is logged, and this process serves on.
+// process, but not under systemd. A restart that fails is logged, and this
+// process serves on.
 //
 // # Draining
 //
@@ -67,9 +68,11 @@ func ServeWithOptions(servers []*http.Server, options ...option) error {
 	return a.run()
 }
 
-// PreStartProcess makes hook be called before each start of a new process, for
-// example to release what only one process can have. If it returns an error no
-// process is started; this one serves on and logs the error.
+// PreStartProcess makes hook be called before each start of a new process. If it
+// returns an error no process is started; this one serves on and logs the error.
+// It serves on as well if the new process fails, and the next restart calls hook
+// again: what hook gives away, this process may have to do without, and what it
+// changes in the environment the new process sees.
 func PreStartProcess(hook func() error) option {
 	return func(a *app) { a.process.PreStart = hook }
 }

@@ -4,6 +4,7 @@ package gracehttp_test
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -73,6 +74,84 @@ func TestRestartUnderLoad(t *testing.T) {
 	}
 	if c := testbin.Children(t, new); len(c) != 0 {
 		t.Errorf("pid %d has the children %v", new, c)
+	}
+	s.Stop()
+}
+
+// Several calls of Serve in one process share one inheritance and one restart.
+func TestTwoServesRestartOnce(t *testing.T) {
+	cfg := httpConfig()
+	cfg.Role = "twice"
+	cfg.Listens[0].Addr = "127.0.0.2:0" // no two the same: who asks first is by chance
+	s := testbin.Start(t, cfg)
+	first, addrs := s.Newest()
+	load := testbin.NewLoad(t, targets(addrs)...)
+	load.WaitPID(first)
+	for range 3 {
+		old, new := s.Restart()
+		load.WaitPID(new)
+		if e := s.WaitReturned(old); e.Event != play.Returned || e.Text != "" {
+			t.Fatalf("pid %d: %s %s", old, e.Event, e.Text)
+		}
+		for i, target := range targets(addrs) {
+			if pid := testbin.AskPID(t, target); pid != new {
+				t.Errorf("address %d is answered by %d, want %d", i, pid, new)
+			}
+		}
+	}
+	load.Stop()
+	pids := map[int]bool{}
+	for _, e := range s.Events() {
+		pids[e.PID] = true
+	}
+	if len(pids) != 4 {
+		t.Errorf("%d processes were started, want 4", len(pids))
+	}
+	s.Stop()
+}
+
+// An address that the new version does not listen on is served to the end by the
+// old one, and is free then.
+func TestAddressIsDropped(t *testing.T) {
+	cfg := httpConfig()
+	cfg.Standby = time.Hour
+	cfg.Listens[0].Addr = "127.0.0.2:0" // not the same as another one
+	s := testbin.Start(t, cfg)
+	old, addrs := s.Newest()
+	less := cfg
+	less.Listens = cfg.Listens[1:]
+	s.Deploy(less)
+	new := s.RestartPID(old)
+	s.WaitLog(old, "standing by")
+	// This one waits for a process that nobody starts; the last holder answers.
+	answer := make(chan string)
+	begun := make(chan struct{})
+	go func() {
+		c, err := net.Dial("tcp", addrs[0])
+		close(begun)
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer c.Close()
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		b, err := io.ReadAll(c)
+		answer <- fmt.Sprint(string(b), err)
+	}()
+	<-begun
+	s.Signal(old, syscall.SIGTERM)
+	if got := <-answer; !strings.Contains(got, "200 OK") || !strings.Contains(got, strconv.Itoa(old)) {
+		t.Errorf("the dropped address answers %q, want %d", got, old)
+	}
+	s.WaitReturned(old)
+	l, err := net.Listen("tcp", addrs[0])
+	if err != nil {
+		t.Errorf("the dropped address is not free: %v", err)
+	} else {
+		l.Close()
+	}
+	if pid := testbin.AskPID(t, targets(addrs)[2]); pid != new {
+		t.Errorf("answered by %d, want %d", pid, new)
 	}
 	s.Stop()
 }

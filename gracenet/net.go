@@ -57,10 +57,11 @@ func (n *Net) inheritError() error {
 // "unix" or "unixpacket"; for others the error is a net.UnknownNetworkError.
 //
 // An inherited listener is found by the network and address that were asked for
-// in the process before, so that ":0" gives the same port again, and otherwise
-// by the address that it is bound to. There "0.0.0.0:p", "[::]:p" and ":p" are
-// the same. Each is returned once: asking again gives "address already in use",
-// as for any other address that is taken.
+// in the process before, so that ":0" gives the same port again; where several
+// were asked for in the same words, in the same order. Otherwise it is found by
+// the address that it is bound to, where "0.0.0.0:p", "[::]:p" and ":p" are the
+// same. Each is returned once: asking again gives "address already in use", as
+// for any other address that is taken.
 //
 // The first call on a Net returns an error if the environment announces
 // descriptors that are not there or are no sockets; the next call opens a new

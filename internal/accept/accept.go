@@ -16,6 +16,8 @@ import (
 type Listener struct {
 	net.Listener // the one that is served
 
+	closeInner func(net.Listener) error
+
 	started chan struct{} // closed by the first Accept
 	start   sync.Once
 
@@ -40,9 +42,9 @@ const (
 // net.UnixListener have it.
 type deadliner interface{ SetDeadline(time.Time) error }
 
-// New makes a Listener of l.
-func New(l net.Listener) *Listener {
-	return &Listener{Listener: l, started: make(chan struct{}), changed: make(chan struct{})}
+// New makes a Listener of l, which is closed by closeInner.
+func New(l net.Listener, closeInner func(net.Listener) error) *Listener {
+	return &Listener{Listener: l, closeInner: closeInner, started: make(chan struct{}), changed: make(chan struct{})}
 }
 
 // Started is closed when Accept is called for the first time.
@@ -225,7 +227,7 @@ func (l *Listener) Close() error {
 func (l *Listener) close() {
 	if l.state != closed {
 		l.state = closed
-		l.err = l.Listener.Close()
+		l.err = l.closeInner(l.Listener)
 		l.change()
 	}
 }

@@ -102,7 +102,7 @@ func (p *Process) claimMarker() (marker, bool) {
 	// is closed, or something else.
 	if m.control != 0 {
 		id, err := identify(m.control)
-		if err != nil || id.ino != m.inode || !passedTo(m.control) {
+		if err != nil || id.inode() != m.inode || !passedTo(m.control) {
 			return marker{}, false
 		}
 	}
@@ -292,7 +292,7 @@ func (p *Process) Ready() error {
 			return fmt.Errorf("failed to close parent: %w", err)
 		}
 	}
-	p.alone()
+	p.sole = true
 	return nil
 }
 
@@ -301,7 +301,7 @@ func (p *Process) watchParent() {
 	p.control.receive(func(m Message) bool {
 		if m.Word == Main {
 			p.mu.Lock()
-			p.alone()
+			p.sole = true
 			p.mu.Unlock()
 		}
 		return true
@@ -310,13 +310,7 @@ func (p *Process) watchParent() {
 	defer p.mu.Unlock()
 	p.control.close()
 	p.control = nil
-	p.alone()
-}
-
-// alone makes this process the one that ends the family. mu is held.
-func (p *Process) alone() {
 	p.sole = true
-	p.setUnlink()
 }
 
 // Leave says to a parent on standby why this process is about to go, so that it

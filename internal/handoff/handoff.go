@@ -37,6 +37,7 @@
 package handoff
 
 import (
+	"net"
 	"os"
 	"sync"
 )
@@ -110,19 +111,42 @@ func (p *Process) Sole() bool {
 // unlinker is a listener whose Close can remove a path: net.UnixListener.
 type unlinker interface{ SetUnlinkOnClose(bool) }
 
-// setUnlink lets exactly one process of the family remove the paths of unix
-// sockets: the last one. mu is held.
-func (p *Process) setUnlink() {
+// Close closes l. Exactly one process of the family removes the path of a unix
+// socket: the last one. Whether to is decided here and at no other time, since
+// SetUnlinkOnClose must not be called while another goroutine closes.
+func (p *Process) Close(l net.Listener) error {
+	if u, ok := l.(unlinker); ok {
+		p.mu.Lock()
+		if s := p.find(l); s != nil {
+			u.SetUnlinkOnClose(!s.Foreign && p.last(s))
+		}
+		p.mu.Unlock()
+	}
+	return l.Close()
+}
+
+// LastHolder reports whether no other process of the family holds l, so that
+// connections that wait for it are reset when it is closed.
+func (p *Process) LastHolder(l net.Listener) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.find(l); s != nil {
+		return p.last(s)
+	}
+	return p.successors == 0
+}
+
+// last reports whether neither a child nor the parent has s. mu is held.
+func (p *Process) last(s *Socket) bool {
+	return (p.successors == 0 || s.dropped) && (s.made || p.sole)
+}
+
+// find returns the active socket of l, or nil. mu is held.
+func (p *Process) find(l net.Listener) *Socket {
 	for _, s := range p.active {
-		p.setUnlinkOf(s)
+		if any(s.conn) == any(l) {
+			return s
+		}
 	}
+	return nil
 }
-
-func (p *Process) setUnlinkOf(s *Socket) {
-	if u, ok := s.conn.(unlinker); ok {
-		u.SetUnlinkOnClose(!s.Foreign && !p.heldBelow(s) && (s.made || p.sole))
-	}
-}
-
-// heldBelow reports whether a child serves s. mu is held.
-func (p *Process) heldBelow(s *Socket) bool { return p.successors != 0 && !s.dropped }

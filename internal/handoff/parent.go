@@ -72,6 +72,13 @@ func (p *Process) StartAlone() (pid int, err error) {
 		return 0, err
 	}
 	c.Hold("")
+	// Nobody knows when the program will close its listeners, so the paths of
+	// unix sockets are left to the child from now on.
+	for _, s := range c.sockets {
+		if u, ok := s.conn.(unlinker); ok {
+			u.SetUnlinkOnClose(false)
+		}
+	}
 	return c.pid, nil
 }
 
@@ -105,7 +112,7 @@ func (c *Child) start(argv0 string, offerControl bool) error {
 			closeFD(ours)
 			return fmt.Errorf("start new process: make control socket: %w", err)
 		}
-		m.control, m.inode = len(files), id.ino
+		m.control, m.inode = len(files), id.inode()
 		files = append(files, theirs)
 		if c.control, err = newControl(ours); err != nil {
 			return fmt.Errorf("start new process: %w", err)
@@ -219,8 +226,7 @@ func (c *Child) Status() string {
 }
 
 // Hold notes that the child serves the sockets it was passed, but for those with
-// the positions in unused: this process no longer removes their paths, nor
-// accepts what waits for them before it closes them.
+// the positions in unused: this process is no longer the last that holds them.
 func (c *Child) Hold(unused string) {
 	c.parent.mu.Lock()
 	defer c.parent.mu.Unlock()
@@ -234,7 +240,6 @@ func (c *Child) Hold(unused string) {
 			c.sockets[i].dropped = true
 		}
 	}
-	c.parent.setUnlink()
 }
 
 // Replaced notes that a child of the child serves the sockets now, so that the
@@ -257,7 +262,6 @@ func (c *Child) Release() {
 	for _, s := range c.sockets {
 		s.dropped = false
 	}
-	c.parent.setUnlink()
 }
 
 // TellMain says to the child that the standby is over.

@@ -38,9 +38,6 @@ func (p *Process) add(s *Socket) {
 		p.prune()
 	}
 	p.active = append(p.active, s)
-	if !s.made {
-		p.setUnlinkOf(s)
-	}
 }
 
 // prune removes the sockets that the program has closed, and learns which file
@@ -81,17 +78,4 @@ func (p *Process) List(ls []net.Listener) {
 		first = append(first, s)
 	}
 	p.active = append(first, p.active...)
-}
-
-// LastHolder reports whether no other process of the family holds l, so that
-// connections that wait for it are reset when it is closed.
-func (p *Process) LastHolder(l net.Listener) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, s := range p.active {
-		if any(s.conn) == any(l) {
-			return !p.heldBelow(s) && (s.made || p.sole)
-		}
-	}
-	return p.successors == 0
 }

@@ -15,7 +15,9 @@ import (
 
 var errNoHandover = fmt.Errorf("sockets can't be passed to a new process on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 
-type fileID struct{ dev, ino uint64 }
+type fileID struct{}
+
+func (fileID) inode() uint64 { return 0 }
 
 func identify(int) (fileID, error)           { return fileID{}, errNoHandover }
 func fdLimit() uint64                        { return 0 }

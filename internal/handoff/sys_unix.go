@@ -16,6 +16,8 @@ import (
 // fileID tells whether two descriptors are the same socket.
 type fileID struct{ dev, ino uint64 }
 
+func (id fileID) inode() uint64 { return id.ino }
+
 // identify returns the identity of what fd is open on.
 func identify(fd int) (fileID, error) {
 	var st unix.Stat_t

@@ -25,6 +25,7 @@ import (
 // roles are the servers.
 var roles = map[string]func(play.Config) error{
 	"http":         serveHTTP,
+	"twice":        serveTwice,
 	"net":          serveNet,
 	"grace":        serveGrace,
 	"startprocess": serveStartProcess,
@@ -36,8 +37,31 @@ var roles = map[string]func(play.Config) error{
 	"close":        closeDescriptors,
 }
 
-// serveHTTP serves with gracehttp.
+// serveHTTP serves with one call of gracehttp.
 func serveHTTP(cfg play.Config) error {
+	serve, err := httpServers(cfg)
+	if err != nil {
+		return err
+	}
+	return play.Done(serve(0, len(cfg.Listens)))
+}
+
+// serveTwice serves with two calls of gracehttp in one process, the second one
+// with the last address.
+func serveTwice(cfg play.Config) error {
+	serve, err := httpServers(cfg)
+	if err != nil {
+		return err
+	}
+	last := len(cfg.Listens) - 1
+	first := make(chan error)
+	go func() { first <- serve(0, last) }()
+	err = serve(last, last+1)
+	return play.Done(errors.Join(<-first, err))
+}
+
+// httpServers returns a function that serves some of the addresses.
+func httpServers(cfg play.Config) (func(from, to int) error, error) {
 	gracehttp.SetLogger(log.New(logWriter{}, "", 0))
 	var mu sync.Mutex
 	addrs := make([]string, len(cfg.Listens))
@@ -61,7 +85,7 @@ func serveHTTP(cfg play.Config) error {
 		if l.TLS {
 			var err error
 			if s.TLSConfig, err = tlsConfig(); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		servers = append(servers, s)
@@ -74,7 +98,9 @@ func serveHTTP(cfg play.Config) error {
 	if cfg.StopTimeout != 0 {
 		options = append(options, gracehttp.StopTimeout(cfg.StopTimeout))
 	}
-	return play.Done(gracehttp.ServeWithOptions(servers, options...))
+	return func(from, to int) error {
+		return gracehttp.ServeWithOptions(servers[from:to], options...)
+	}, nil
 }
 
 func preStart(cfg play.Config) error {

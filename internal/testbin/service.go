@@ -56,6 +56,14 @@ func Argv0(name string) Option {
 	return func(cmd *exec.Cmd) { cmd.Path, cmd.Args[0] = name, name }
 }
 
+// OwnListenPID sets LISTEN_PID to the pid of the process, as service managers do.
+func OwnListenPID() Option {
+	return func(cmd *exec.Cmd) {
+		cmd.Args = []string{"sh", "-c", `LISTEN_PID=$$ exec "$0"`, cmd.Path}
+		cmd.Path = "/bin/sh"
+	}
+}
+
 // Dir starts the program in another directory.
 func Dir(dir string) Option {
 	return func(cmd *exec.Cmd) { cmd.Dir = dir }
@@ -97,11 +105,13 @@ func Launch(t *testing.T, program string, cfg play.Config, options ...Option) *S
 	}
 	cmd := exec.Command(s.Path())
 	cmd.Dir = s.dir
-	cmd.Env = append(os.Environ(), play.EnvConfig+"="+filepath.Join(s.dir, "config"))
+	cmd.Env = append(os.Environ(), play.EnvConfig+"="+filepath.Join(s.dir, "config"),
+		"GORACE=atexit_sleep_ms=0") // else each process takes a second to exit
 	cmd.Stdout, cmd.Stderr = w, ew
 	for _, o := range options {
 		o(cmd)
 	}
+	cmd.Env = slices.DeleteFunc(cmd.Env, func(kv string) bool { return kv == "" })
 	err = cmd.Start()
 	w.Close()
 	ew.Close()
@@ -119,6 +129,9 @@ func Launch(t *testing.T, program string, cfg play.Config, options ...Option) *S
 		s.kill()
 		<-waited
 		readers.Wait()
+		if strings.Contains(s.stderr.String(), "DATA RACE") {
+			t.Error("a process reported a data race")
+		}
 		if t.Failed() {
 			t.Logf("what happened:\n%s", s.history())
 		}
