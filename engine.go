@@ -394,8 +394,12 @@ func (l *loop) takeBack(child *handoff.Child) {
 }
 
 // drain finishes what is in flight and returns when all members have left. child
-// is the one that takes over, or nil.
+// is the one that takes over; if it is nil there may be one that the program has
+// started itself.
 func (l *loop) drain(child *handoff.Child) {
+	if child == nil {
+		child = l.h.Heir()
+	}
 	if child != nil {
 		child.TellMain()
 		l.h.Leave(handoff.LeavingHandover)
@@ -412,19 +416,28 @@ func (l *loop) drain(child *handoff.Child) {
 		close(m.drain)
 	}
 	l.engine.mu.Unlock()
-	if os.Getenv("INVOCATION_ID") == "" {
-		signal.Stop(l.stop) // a second signal kills
+	again := make(chan os.Signal, 1)
+	if os.Getenv("INVOCATION_ID") != "" {
+		signal.Notify(again, syscall.SIGTERM)
+		defer signal.Stop(again)
 	}
+	signal.Stop(l.stop) // a second signal kills, but for SIGTERM of a service manager
 	for {
 		select {
 		case <-l.quit:
 			return
-		case <-l.stop:
-			l.log().Info("draining already; the service manager kills when its time is up")
+		case <-l.stop: // it came before Stop
+			l.drainingAlready()
+		case <-again:
+			l.drainingAlready()
 		case <-l.engine.restart:
 			l.log().Warn("draining already, the request to restart is ignored")
 		}
 	}
+}
+
+func (l *loop) drainingAlready() {
+	l.log().Info("draining already, the request to stop changes nothing")
 }
 
 func (l *loop) members() []*member {

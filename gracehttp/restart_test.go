@@ -167,7 +167,7 @@ func TestSlowRequestIsFinished(t *testing.T) {
 		answer, err := target("sleep 3s")
 		slow <- fmt.Sprint(answer, err)
 	}()
-	s.Wait("the slow request to begin", func(e play.Event) bool { return e.Event == play.Asked && e.Text == "sleep 3s" })
+	s.Wait("the slow request to begin", asked("sleep 3s"))
 	_, second := s.Restart()
 	s.WaitLog(first, "draining")
 	if pid := testbin.AskPID(t, target); pid != second {
@@ -238,7 +238,7 @@ func TestSecondSignalKills(t *testing.T) {
 	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
 	pid, addrs := s.Newest()
 	go testbin.HTTP("http", addrs[0])("sleep 1h")
-	s.Wait("the request to begin", func(e play.Event) bool { return e.Event == play.Asked })
+	s.Wait("the request to begin", asked("sleep 1h"))
 	s.Signal(pid, syscall.SIGTERM)
 	s.WaitLog(pid, "draining")
 	n := 0
@@ -309,6 +309,11 @@ func TestCommandOfTheServiceInheritsNothing(t *testing.T) {
 		}
 	}
 	s.Stop()
+}
+
+// asked accepts the event that a request which takes time has begun.
+func asked(question string) func(play.Event) bool {
+	return func(e play.Event) bool { return e.Event == play.Asked && e.Text == question }
 }
 
 // dial opens a connection that is closed when the test ends.

@@ -64,6 +64,7 @@ type Process struct {
 	ready      bool     // Ready was called
 	sole       bool     // no parent can take the sockets back
 	successors int      // children alive that hold our sockets and may serve them
+	heir       *Child   // the last of them
 }
 
 // Origin tells who started this process.
@@ -112,13 +113,14 @@ func (p *Process) Sole() bool {
 type unlinker interface{ SetUnlinkOnClose(bool) }
 
 // Close closes l. Exactly one process of the family removes the path of a unix
-// socket: the last one. Whether to is decided here and at no other time, since
-// SetUnlinkOnClose must not be called while another goroutine closes.
+// socket: the last one. Whether to is decided here, since SetUnlinkOnClose must
+// not be called while another goroutine closes.
 func (p *Process) Close(l net.Listener) error {
 	if u, ok := l.(unlinker); ok {
 		p.mu.Lock()
 		if s := p.find(l); s != nil {
 			u.SetUnlinkOnClose(!s.Foreign && p.last(s))
+			s.closed = true
 		}
 		p.mu.Unlock()
 	}

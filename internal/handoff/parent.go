@@ -74,8 +74,10 @@ func (p *Process) StartAlone() (pid int, err error) {
 	c.Hold("")
 	// Nobody knows when the program will close its listeners, so the paths of
 	// unix sockets are left to the child from now on.
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, s := range c.sockets {
-		if u, ok := s.conn.(unlinker); ok {
+		if u, ok := s.conn.(unlinker); ok && !s.closed {
 			u.SetUnlinkOnClose(false)
 		}
 	}
@@ -153,17 +155,10 @@ func stdFD(f *os.File) int {
 // lookPath finds the program as it was found when this process was started: a
 // name with a slash from the directory of that time, another one in PATH.
 func lookPath(argv0, dir string) (string, error) {
-	if filepath.Base(argv0) != argv0 && !filepath.IsAbs(argv0) {
+	if dir != "" && filepath.Base(argv0) != argv0 && !filepath.IsAbs(argv0) {
 		argv0 = filepath.Join(dir, argv0)
 	}
-	path, err := exec.LookPath(argv0)
-	if err != nil {
-		return "", err
-	}
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
-	}
-	return path, nil
+	return exec.LookPath(argv0)
 }
 
 // startError says what to do where the bare error misleads.
@@ -235,11 +230,19 @@ func (c *Child) Hold(unused string) {
 	}
 	c.holds = true
 	c.parent.successors++
+	c.parent.heir = c
 	for s := range strings.SplitSeq(unused, ",") {
 		if i, err := strconv.Atoi(s); err == nil && i >= 0 && i < len(c.sockets) {
 			c.sockets[i].dropped = true
 		}
 	}
+}
+
+// Heir returns the child that took the sockets over last, or nil.
+func (p *Process) Heir() *Child {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.heir
 }
 
 // Replaced notes that a child of the child serves the sockets now, so that the
@@ -259,6 +262,7 @@ func (c *Child) Release() {
 	}
 	c.holds = false
 	c.parent.successors--
+	c.parent.heir = nil
 	for _, s := range c.sockets {
 		s.dropped = false
 	}

@@ -15,6 +15,7 @@ type Socket struct {
 	made    bool // made by this process: no parent has it
 	listed  bool // belongs to Process.Inherit
 	dropped bool // the child has closed it unused
+	closed  bool // by Process.Close
 	conn    syscall.Conn
 	id      fileID
 }

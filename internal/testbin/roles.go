@@ -182,6 +182,16 @@ func serveListeners(cfg play.Config, listeners []grace.Listener) error {
 	if err := p.CloseParent(); err != nil {
 		return err
 	}
+	// The program may ask for a restart itself.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		for range hangups {
+			if err := p.Restart(listeners); err != nil {
+				play.Emit(play.Event{Event: play.Log, Text: "Restart: " + err.Error()})
+			}
+		}
+	}()
 	return play.Done(p.Wait(listeners))
 }
 

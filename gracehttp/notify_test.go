@@ -1,0 +1,77 @@
+//go:build unix
+
+package gracehttp_test
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/facebookgo/grace/internal/testbin"
+)
+
+// The service manager hears from the process that it takes for the main one, and
+// from no other: ready once, the next main process at each restart, and the end.
+func TestServiceManagerIsTold(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	told := make(chan string, 100)
+	go func() {
+		defer close(told)
+		b := make([]byte, 4096)
+		for {
+			n, err := socket.Read(b)
+			if err != nil {
+				return
+			}
+			told <- string(b[:n])
+		}
+	}()
+	expect := func(want string) {
+		t.Helper()
+		select {
+		case got := <-told:
+			if got != want {
+				t.Errorf("told %q, want %q", got, want)
+			}
+		case <-time.After(testbin.Patience):
+			t.Fatalf("not told %q", want)
+		}
+	}
+
+	// INVOCATION_ID stands for systemd: a second SIGTERM does not kill.
+	s := testbin.Start(t, httpConfig(), testbin.Env("NOTIFY_SOCKET="+path, "INVOCATION_ID=1"))
+	expect("READY=1")
+	for range 2 {
+		old, new := s.Restart()
+		s.WaitReturned(old)
+		expect(fmt.Sprintf("MAINPID=%d\nREADY=1", new))
+	}
+	pid, addrs := s.Newest()
+	answer := make(chan error)
+	go func() {
+		_, err := targets(addrs)[0]("sleep 2s")
+		answer <- err
+	}()
+	s.Wait("the request to begin", asked("sleep 2s"))
+	s.Signal(pid, syscall.SIGTERM)
+	expect("STOPPING=1")
+	s.Signal(pid, syscall.SIGTERM)
+	s.WaitLog(pid, "draining already")
+	if err := <-answer; err != nil {
+		t.Errorf("request in flight: %v", err)
+	}
+	s.WaitGone()
+	select {
+	case more := <-told:
+		t.Errorf("told %q as well", more)
+	default:
+	}
+}
