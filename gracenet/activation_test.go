@@ -179,12 +179,12 @@ func TestServiceManager(t *testing.T) {
 		if len(addrs) != 3 {
 			t.Errorf("addresses: %v", addrs)
 		}
+		s.WaitLog(pid, "signals restart and stop this process")
 		// What nobody asked for is closed when the process is ready.
 		if c, err := net.Dial("tcp", unusedAddr); err == nil {
 			c.Close()
 			t.Errorf("%s is open, though nobody asked for it", unusedAddr)
 		}
-		s.WaitLog(pid, "signals restart and stop this process")
 		old, _ := s.Restart()
 		s.WaitReturned(old)
 	}

@@ -27,6 +27,8 @@ type Listener struct {
 	inside  int           // Accept calls that may take a connection
 	parked  int           // Accept calls that wait for Resume or Close
 	err     error         // of Close
+
+	patience time.Duration // of one Accept while draining
 }
 
 type state int
@@ -60,7 +62,7 @@ func (l *Listener) change() {
 var past = time.Unix(1, 0)
 
 const (
-	// drainWait is how long an accept queue must be empty before Finish closes.
+	// drainWait is how long the first Accept of Finish waits.
 	drainWait = 5 * time.Millisecond
 	// drainTimeout is how long Finish waits for an empty queue.
 	drainTimeout = time.Second
@@ -105,7 +107,7 @@ func (l *Listener) enter() bool {
 	}
 	l.inside++
 	if l.state == draining {
-		l.setDeadline(time.Now().Add(drainWait))
+		l.setDeadline(time.Now().Add(l.patience))
 		l.change()
 	}
 	return true
@@ -123,7 +125,12 @@ func (l *Listener) leave(err error) (again bool) {
 		return false
 	}
 	if l.state == draining {
-		l.close()
+		// A deadline that passes before Accept has looked says nothing.
+		if queued(l.Listener) {
+			l.patience *= 2
+		} else {
+			l.close()
+		}
 	}
 	return true
 }
@@ -169,7 +176,7 @@ func (l *Listener) Resume() {
 		return
 	}
 	// Whoever is still inside must meet the deadline that has passed.
-	l.wait(context.Background(), func() bool { return l.inside == 0 })
+	l.wait(context.Background(), func() bool { return l.inside == 0 || l.state != paused })
 	if l.state == paused {
 		l.state = open
 		l.setDeadline(time.Time{})
@@ -200,7 +207,8 @@ func (l *Listener) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	l.state = draining
-	l.setDeadline(time.Now().Add(drainWait))
+	l.patience = drainWait
+	l.setDeadline(time.Now().Add(l.patience))
 	l.change()
 	for l.state == draining && ctx.Err() == nil {
 		if l.inside == 0 {

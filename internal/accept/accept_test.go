@@ -40,6 +40,9 @@ func dial(t *testing.T, l net.Listener) net.Conn {
 	return c
 }
 
+// newListener is New with the Close of the listener itself.
+func newListener(l net.Listener) *Listener { return New(l, net.Listener.Close) }
+
 type accepted struct {
 	conn net.Conn
 	err  error
@@ -88,6 +91,7 @@ func wantError(t *testing.T, all <-chan accepted, want error) {
 	}
 }
 
+// wait waits for a value on c, or for its end.
 func wait(t *testing.T, what string, c <-chan struct{}) {
 	t.Helper()
 	select {
@@ -107,16 +111,19 @@ func async(f func()) <-chan struct{} {
 	return done
 }
 
-// until waits until done does, called with l.mu held.
+// until looks at l until done, called with l.mu held, returns true.
 func (l *Listener) until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.wait(ctx, done)
-	if !done() {
-		t.Fatal(what)
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		l.mu.Lock()
+		ok := done()
+		l.mu.Unlock()
+		if ok {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(what)
+		}
 	}
 }
 
@@ -131,7 +138,7 @@ func (l *Listener) untilInside(t *testing.T, n int) {
 }
 
 func TestStarted(t *testing.T) {
-	l := New(listen(t))
+	l := newListener(listen(t))
 	select {
 	case <-l.Started():
 		t.Fatal("started before Accept was called")
@@ -147,7 +154,7 @@ func TestStarted(t *testing.T) {
 // A connection that is made while the listener is paused waits in the kernel. It
 // is not refused, and not accepted before Resume.
 func TestPause(t *testing.T) {
-	l := New(listen(t))
+	l := newListener(listen(t))
 	all := loop(l)
 	dial(t, l)
 	wantConn(t, all)
@@ -185,7 +192,7 @@ func readFull(c net.Conn, b []byte) error {
 // An Accept that is called while paused waits as well, and so does what comes
 // after it.
 func TestAcceptWhilePaused(t *testing.T) {
-	l := New(listen(t))
+	l := newListener(listen(t))
 	l.Pause(context.Background(), 0)
 	dial(t, l)
 	all := loop(l)
@@ -205,7 +212,7 @@ func TestAcceptWhilePaused(t *testing.T) {
 // before is known to its server.
 func TestPauseWaitsForLoops(t *testing.T) {
 	const loops = 3
-	l := New(listen(t))
+	l := newListener(listen(t))
 	var chans []<-chan accepted
 	for range loops {
 		chans = append(chans, loop(l))
@@ -250,7 +257,7 @@ func TestPauseEnds(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			l := New(listen(t))
+			l := newListener(listen(t))
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			pausing := async(func() { l.Pause(ctx, 1) }) // of a loop that never comes
@@ -263,7 +270,7 @@ func TestPauseEnds(t *testing.T) {
 
 // A second Pause must not wait for loops, nor one that comes after Close.
 func TestPauseTwice(t *testing.T) {
-	l := New(listen(t))
+	l := newListener(listen(t))
 	l.Pause(context.Background(), 0)
 	wait(t, "the second Pause blocks", async(func() { l.Pause(context.Background(), 1) }))
 	l.Resume()
@@ -279,7 +286,7 @@ func TestPauseTwice(t *testing.T) {
 // The deadline with which Pause wakes Accept is ours. No Accept returns it, even
 // if Resume follows at once.
 func TestResumeLeavesNoDeadline(t *testing.T) {
-	l := New(listen(t))
+	l := newListener(listen(t))
 	const loops = 2
 	var chans []<-chan accepted
 	for range loops {
@@ -302,10 +309,27 @@ func TestResumeLeavesNoDeadline(t *testing.T) {
 	}
 }
 
+// A Resume that comes too late must not wait for Accept to end.
+func TestResumeTwice(t *testing.T) {
+	l := newListener(listen(t))
+	all := loop(l)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 500 {
+		l.Pause(ctx, 1)
+		a, b := async(l.Resume), async(l.Resume)
+		wait(t, "Resume hangs", a)
+		wait(t, "Resume hangs", b)
+		l.untilInside(t, 1)
+	}
+	_ = l.Close()
+	wantError(t, all, net.ErrClosed)
+}
+
 // A deadline that the program has set itself ends Accept as it would without us.
 func TestDeadlineOfTheProgram(t *testing.T) {
 	inner := listen(t)
-	l := New(inner)
+	l := newListener(inner)
 	if err := inner.SetDeadline(past); err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +373,7 @@ func TestFinishAcceptsWhatWaits(t *testing.T) {
 		for _, loops := range []int{1, 3} {
 			t.Run(name, func(t *testing.T) {
 				inner := listen(t)
-				l := New(inner)
+				l := newListener(inner)
 				prepare(l)
 				const waiting = 20
 				var clients []net.Conn
@@ -396,13 +420,13 @@ func TestFinishAcceptsWhatWaits(t *testing.T) {
 type sluggish struct{ *net.TCPListener }
 
 func (l sluggish) Accept() (net.Conn, error) {
-	time.Sleep(4 * drainWait)
+	time.Sleep(20 * time.Millisecond)
 	return l.TCPListener.Accept()
 }
 
 // What waits is accepted also if no Accept is quick enough for the deadline.
 func TestFinishOnABusyMachine(t *testing.T) {
-	l := New(sluggish{listen(t)})
+	l := newListener(sluggish{listen(t)})
 	l.Pause(context.Background(), 0)
 	const waiting = 3
 	for range waiting {
@@ -414,6 +438,41 @@ func TestFinishOnABusyMachine(t *testing.T) {
 	for range waiting {
 		wantConn(t, all)
 	}
+	wantError(t, all, net.ErrClosed)
+	wait(t, "Finish does not return", finished)
+}
+
+// slowToLeave is a listener on such a machine as well: a deadline wakes Accept,
+// which gets on only when told to.
+type slowToLeave struct {
+	*net.TCPListener
+	woken, leave chan struct{}
+}
+
+func (l slowToLeave) Accept() (net.Conn, error) {
+	c, err := l.TCPListener.Accept()
+	if err != nil {
+		l.woken <- struct{}{}
+		<-l.leave
+	}
+	return c, err
+}
+
+// The deadline of a Pause that did not wait says nothing about what waits.
+func TestFinishDuringPause(t *testing.T) {
+	inner := slowToLeave{listen(t), make(chan struct{}, 9), make(chan struct{})}
+	l := newListener(inner)
+	all := loop(l)
+	l.untilInside(t, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	l.Pause(ctx, 1)
+	wait(t, "Pause does not wake Accept", inner.woken)
+	dial(t, l)
+	finished := async(func() { _ = l.Finish(true) })
+	l.until(t, "Finish does not begin", func() bool { return l.state == draining })
+	close(inner.leave)
+	wantConn(t, all)
 	wantError(t, all, net.ErrClosed)
 	wait(t, "Finish does not return", finished)
 }
@@ -431,7 +490,7 @@ func TestFinishOfOneOfSeveral(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	l := New(inner)
+	l := newListener(inner)
 	all := loop(l)
 	l.Pause(context.Background(), 1)
 	c := dial(t, l)
@@ -457,7 +516,7 @@ func TestFinishWithoutAccept(t *testing.T) {
 		"waiting": func(l *Listener) { dial(t, l) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := New(listen(t))
+			l := newListener(listen(t))
 			prepare(l)
 			begin := time.Now()
 			if err := l.Finish(true); err != nil {
@@ -476,7 +535,7 @@ func TestFinishWithoutAccept(t *testing.T) {
 // New connections may never stop coming. Finish does.
 func TestFinishUnderLoad(t *testing.T) {
 	inner := listen(t)
-	l := New(inner)
+	l := newListener(inner)
 	all := loop2(l)
 	stop := make(chan struct{})
 	clients := async(func() {
@@ -508,7 +567,7 @@ func TestFinishUnderLoad(t *testing.T) {
 }
 
 func TestFinishTwice(t *testing.T) {
-	l := New(listen(t))
+	l := newListener(listen(t))
 	all := loop(l)
 	var calls []<-chan struct{}
 	for i := range 4 {
@@ -532,7 +591,11 @@ func TestClose(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inner := listen(t)
-			l := New(inner)
+			calls := 0
+			l := New(inner, func(l net.Listener) error {
+				calls++
+				return l.Close()
+			})
 			const loops = 3
 			var chans []<-chan accepted
 			for range loops {
@@ -543,6 +606,9 @@ func TestClose(t *testing.T) {
 				if err := l.Close(); err != nil {
 					t.Errorf("Close: %v", err)
 				}
+			}
+			if err := l.Finish(true); err != nil || calls != 1 {
+				t.Errorf("Finish after Close: %v; %d calls of the inner Close, want 1", err, calls)
 			}
 			for _, c := range chans {
 				wantError(t, c, net.ErrClosed)
@@ -561,7 +627,7 @@ func TestClose(t *testing.T) {
 func TestCloseError(t *testing.T) {
 	inner := listen(t)
 	_ = inner.Close()
-	l := New(inner)
+	l := newListener(inner)
 	first := l.Close()
 	if !errors.Is(first, net.ErrClosed) {
 		t.Errorf("Close: %v, want net.ErrClosed", first)
@@ -586,7 +652,7 @@ func (l faulty) SetDeadline(t time.Time) error { return nil }
 // Other errors are the program's business in any state.
 func TestAcceptError(t *testing.T) {
 	want := errors.New("too many open files")
-	l := New(faulty{listen(t), want})
+	l := newListener(faulty{listen(t), want})
 	for range 2 {
 		if _, err := l.Accept(); err != want {
 			t.Errorf("Accept: %v, want %v", err, want)
@@ -603,7 +669,7 @@ func TestAcceptError(t *testing.T) {
 // A listener without SetDeadline can't be woken; it must not hang either.
 func TestWithoutDeadline(t *testing.T) {
 	inner := listen(t)
-	l := New(struct{ net.Listener }{inner})
+	l := newListener(struct{ net.Listener }{inner})
 	all := loop(l)
 	wait(t, "Pause blocks", async(func() { l.Pause(context.Background(), 1) }))
 	dial(t, l)
@@ -619,7 +685,7 @@ func TestWithoutDeadline(t *testing.T) {
 // were made before Finish are accepted.
 func TestHammer(t *testing.T) {
 	for range 5 {
-		l := New(listen(t))
+		l := newListener(listen(t))
 		const loops, clients, each = 3, 4, 25
 		var got, closed atomic.Int64
 		var serving, dialing, pausing sync.WaitGroup
@@ -673,11 +739,10 @@ func TestHammer(t *testing.T) {
 			}()
 		}
 		wait(t, "the clients hang", async(dialing.Wait))
-		// Pause and Resume go on while it is closed.
-		wait(t, "Finish hangs", async(func() { _ = l.Finish(true) }))
-		wait(t, "the loops hang", async(serving.Wait))
 		close(stop)
 		wait(t, "Pause or Resume hangs", async(pausing.Wait))
+		wait(t, "Finish hangs", async(func() { _ = l.Finish(true) }))
+		wait(t, "the loops hang", async(serving.Wait))
 		if got.Load() != clients*each || closed.Load() != loops {
 			t.Fatalf("%d of %d connections accepted, %d of %d loops ended", got.Load(), clients*each, closed.Load(), loops)
 		}
@@ -687,7 +752,7 @@ func TestHammer(t *testing.T) {
 // Close at any moment ends all calls.
 func TestHammerClose(t *testing.T) {
 	for range 50 {
-		l := New(listen(t))
+		l := newListener(listen(t))
 		var wg sync.WaitGroup
 		do := func(f func()) {
 			wg.Add(1)

@@ -39,6 +39,7 @@ package handoff
 import (
 	"net"
 	"os"
+	"reflect"
 	"sync"
 )
 
@@ -60,11 +61,10 @@ type Process struct {
 	active []*Socket // what is passed on
 	pruned int       // len(active) when closed sockets were last removed
 
-	control    *control // to the parent; nil if there is none
-	ready      bool     // Ready was called
-	sole       bool     // no parent can take the sockets back
-	successors int      // children alive that hold our sockets and may serve them
-	heir       *Child   // the last of them
+	control *control // to the parent; nil if there is none
+	ready   bool     // Ready was called
+	sole    bool     // no parent can take the sockets back
+	heir    *Child   // the child that took over last; nil if it has died
 }
 
 // Origin tells who started this process.
@@ -135,20 +135,26 @@ func (p *Process) LastHolder(l net.Listener) bool {
 	if s := p.find(l); s != nil {
 		return p.last(s)
 	}
-	return p.successors == 0
+	return p.heir == nil
 }
 
 // last reports whether neither a child nor the parent has s. mu is held.
 func (p *Process) last(s *Socket) bool {
-	return (p.successors == 0 || s.dropped) && (s.made || p.sole)
+	return s.holders == 0 && (s.made || p.sole)
 }
 
 // find returns the active socket of l, or nil. mu is held.
 func (p *Process) find(l net.Listener) *Socket {
 	for _, s := range p.active {
-		if any(s.conn) == any(l) {
+		if same(s.conn, l) {
 			return s
 		}
 	}
 	return nil
+}
+
+// same reports whether a and b are one listener. A program may have listeners of
+// types that can't be compared; those are told apart by their sockets.
+func same(a, b any) bool {
+	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }

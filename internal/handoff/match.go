@@ -33,7 +33,7 @@ func askedKeys(network, asked string, addr net.Addr) []string {
 	if tcp.Port == 0 {
 		return keys // any free port is no address that a socket could have
 	}
-	if tcp.IP != nil && !tcp.IP.IsUnspecified() {
+	if len(tcp.IP) != 0 && !tcp.IP.IsUnspecified() {
 		return append(keys, addrKey("tcp", tcp.String()))
 	}
 	v4 := addrKey("tcp", (&net.TCPAddr{IP: net.IPv4zero, Port: tcp.Port}).String())

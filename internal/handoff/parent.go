@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,10 +20,11 @@ type Child struct {
 	process  *os.Process
 	parent   *Process
 	sockets  []*Socket // in the order they were passed
-	holds    bool      // counted in Process.successors
-	replaced bool      // for good
-	died     bool      // before or after Hold
-	control  *control  // nil if none was offered
+	held     []*Socket // those of them that it serves, while holds
+	holds    bool
+	replaced bool     // for good
+	died     bool     // before or after Hold
+	control  *control // nil if none was offered
 	messages chan Message
 	closed   chan struct{}
 	reader   sync.WaitGroup
@@ -229,12 +231,16 @@ func (c *Child) Hold(unused string) {
 		return
 	}
 	c.holds = true
-	c.parent.successors++
 	c.parent.heir = c
+	c.held = slices.Clone(c.sockets)
 	for s := range strings.SplitSeq(unused, ",") {
-		if i, err := strconv.Atoi(s); err == nil && i >= 0 && i < len(c.sockets) {
-			c.sockets[i].dropped = true
+		if i, err := strconv.Atoi(s); err == nil && i >= 0 && i < len(c.held) {
+			c.held[i] = nil
 		}
+	}
+	c.held = slices.DeleteFunc(c.held, func(s *Socket) bool { return s == nil })
+	for _, s := range c.held {
+		s.holders++
 	}
 }
 
@@ -261,10 +267,11 @@ func (c *Child) Release() {
 		return
 	}
 	c.holds = false
-	c.parent.successors--
-	c.parent.heir = nil
-	for _, s := range c.sockets {
-		s.dropped = false
+	if c.parent.heir == c {
+		c.parent.heir = nil
+	}
+	for _, s := range c.held {
+		s.holders--
 	}
 }
 

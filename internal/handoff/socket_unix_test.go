@@ -459,17 +459,6 @@ func TestListOfOddNetwork(t *testing.T) {
 	}
 }
 
-// recorder is a listener that notes whether its Close would remove its path.
-type recorder struct {
-	*net.UnixListener
-	unlinks bool
-}
-
-func (r *recorder) SetUnlinkOnClose(unlink bool) {
-	r.unlinks = unlink
-	r.UnixListener.SetUnlinkOnClose(unlink)
-}
-
 // Exactly one process of a family removes the path of a socket and accepts what
 // waits for it: the last one that serves it.
 func TestLastHolder(t *testing.T) {
@@ -488,7 +477,7 @@ func TestLastHolder(t *testing.T) {
 		{"inherited, parent stands by", Socket{}, false,
 			func(*Process, *Child) {}, false, false},
 		{"inherited, parent has gone", Socket{}, false,
-			func(p *Process, _ *Child) { p.alone() }, true, true},
+			func(p *Process, _ *Child) { p.sole = true }, true, true},
 		{"from a service manager", Socket{Foreign: true}, true,
 			func(*Process, *Child) {}, true, false},
 		{"child serves", Socket{made: true}, true,
@@ -523,9 +512,9 @@ func TestLastHolder(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &Process{sole: tt.sole}
-			l := &recorder{listen(t, "unix", socketPath(t)).(*net.UnixListener), true}
+			l := listen(t, "unix", socketPath(t))
 			s := tt.socket
-			s.conn = l
+			s.conn = l.(syscall.Conn)
 			p.add(&Socket{made: true, conn: listen(t, "tcp", "127.0.0.1:0").(syscall.Conn)})
 			p.add(&s)
 			c := &Child{parent: p, sockets: slices.Clone(p.active)}
@@ -533,11 +522,10 @@ func TestLastHolder(t *testing.T) {
 			if got := p.LastHolder(l); got != tt.last {
 				t.Errorf("LastHolder is %t, want %t", got, tt.last)
 			}
-			if l.unlinks != tt.unlink {
-				t.Errorf("its path is removed: %t, want %t", l.unlinks, tt.unlink)
-			}
 			path := l.Addr().String()
-			_ = l.Close()
+			if err := p.Close(l); err != nil {
+				t.Errorf("Close: %v", err)
+			}
 			if _, err := os.Lstat(path); os.IsNotExist(err) != tt.unlink {
 				t.Errorf("Close has removed the path: %t, want %t", os.IsNotExist(err), tt.unlink)
 			}
@@ -550,11 +538,54 @@ func TestLastHolderOfALaterSocket(t *testing.T) {
 	p := &Process{sole: true}
 	p.Add(listen(t, "tcp", "127.0.0.1:0"), "tcp", ":0")
 	c := &Child{parent: p, sockets: slices.Clone(p.active)}
-	later := &recorder{listen(t, "unix", socketPath(t)).(*net.UnixListener), true}
-	p.Add(later, "unix", "later")
+	path := socketPath(t)
+	later := listen(t, "unix", path)
+	p.Add(later, "unix", path)
 	c.Hold("")
-	if !p.LastHolder(later) || !later.unlinks {
-		t.Errorf("LastHolder is %t and its path is removed: %t, want true and true", p.LastHolder(later), later.unlinks)
+	if !p.LastHolder(later) {
+		t.Error("the child is said to hold it")
+	}
+	_ = p.Close(later)
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("Close leaves the path: %v", err)
+	}
+}
+
+// Where two children were started, each has its own share.
+func TestLastHolderOfTwoChildren(t *testing.T) {
+	p := &Process{sole: true}
+	l := listen(t, "tcp", "127.0.0.1:0")
+	p.Add(l, "tcp", ":0")
+	a := &Child{parent: p, sockets: slices.Clone(p.active)}
+	b := &Child{parent: p, sockets: slices.Clone(p.active)}
+	a.Hold("")
+	b.Hold("0")
+	if p.LastHolder(l) {
+		t.Error("the child that serves it is forgotten")
+	}
+	a.Release()
+	if !p.LastHolder(l) {
+		t.Error("the child that does not use it is said to hold it")
+	}
+	b.Release()
+	if !p.LastHolder(l) {
+		t.Error("a child that has died is said to hold it")
+	}
+}
+
+// Close of a listener that is not passed on is its own.
+func TestCloseOfUnknown(t *testing.T) {
+	p := &Process{sole: true}
+	path := socketPath(t)
+	l := listen(t, "unix", path)
+	if err := p.Close(l); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("Close leaves the path: %v", err)
+	}
+	if err := p.Close(l); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the second Close: %v, want net.ErrClosed", err)
 	}
 }
 

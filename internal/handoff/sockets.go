@@ -14,7 +14,7 @@ type Socket struct {
 
 	made    bool // made by this process: no parent has it
 	listed  bool // belongs to Process.Inherit
-	dropped bool // the child has closed it unused
+	holders int  // children alive that may serve it
 	closed  bool // by Process.Close
 	conn    syscall.Conn
 	id      fileID
@@ -68,10 +68,12 @@ func (p *Process) List(ls []net.Listener) {
 		if !ok {
 			continue // closed: it stops no restart
 		}
-		s := &Socket{Name: escapeName(l.Addr().String()), Network: l.Addr().Network(), made: true, conn: conn, id: id}
-		if i := slices.IndexFunc(p.active, func(a *Socket) bool {
-			return a.conn == conn || a.id == id && id != fileID{}
-		}); i >= 0 {
+		known := func(s *Socket) bool { return same(s.conn, conn) || s.id == id && id != fileID{} }
+		if slices.ContainsFunc(first, known) {
+			continue
+		}
+		s := &Socket{Name: escapeName(l.Addr().String()), Network: networkName(l.Addr().Network()), made: true, conn: conn, id: id}
+		if i := slices.IndexFunc(p.active, known); i >= 0 {
 			s = p.active[i]
 			p.active = slices.Delete(p.active, i, i+1)
 		}
@@ -79,4 +81,15 @@ func (p *Process) List(ls []net.Listener) {
 		first = append(first, s)
 	}
 	p.active = append(first, p.active...)
+}
+
+// networkName is network if it can stand in a marker, as those of package net
+// can. A program may have listeners of its own.
+func networkName(network string) string {
+	for i := range len(network) {
+		if c := network[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return ""
+		}
+	}
+	return network
 }
