@@ -2,10 +2,7 @@ package grace
 
 import (
 	"strconv"
-	"strings"
 	"sync"
-
-	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/facebookgo/grace/internal/handoff"
 )
@@ -21,23 +18,19 @@ var readyOnce sync.Once
 func reportReady(h *handoff.Process) {
 	origin, _ := h.Origin()
 	if origin == handoff.Fresh || origin == handoff.Manager {
-		readyOnce.Do(func() { notify(daemon.SdNotifyReady) })
+		readyOnce.Do(func() { notify("READY=1") })
 	}
 }
 
 // reportSuccessor names the child as the main process. Both lines go in one
 // message: after the first one this process is not believed any more.
 func reportSuccessor(child *handoff.Child) {
-	notify("MAINPID="+strconv.Itoa(child.PID()), daemon.SdNotifyReady)
+	notify("MAINPID="+strconv.Itoa(child.PID()), "READY=1")
 }
 
 // reportStopping says that the service ends.
 func reportStopping(h *handoff.Process) {
 	if h.Sole() {
-		notify(daemon.SdNotifyStopping)
+		notify("STOPPING=1")
 	}
-}
-
-func notify(lines ...string) {
-	_, _ = daemon.SdNotify(false, strings.Join(lines, "\n"))
 }

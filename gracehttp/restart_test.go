@@ -78,6 +78,25 @@ func TestRestartUnderLoad(t *testing.T) {
 	s.Stop()
 }
 
+// Clients that keep their connections and never try again lose no request.
+func TestKeepAliveLosesNothing(t *testing.T) {
+	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
+	first, addrs := s.Newest()
+	var clients []testbin.Target
+	for range 64 {
+		clients = append(clients, testbin.KeepAlive(addrs[0]))
+	}
+	load := testbin.NewLoad(t, clients...)
+	load.WaitPID(first)
+	for range 3 {
+		old, new := s.Restart()
+		load.WaitPID(new)
+		s.WaitReturned(old)
+	}
+	load.Stop()
+	s.Stop()
+}
+
 // Several calls of Serve in one process share one inheritance and one restart.
 func TestTwoServesRestartOnce(t *testing.T) {
 	cfg := httpConfig()

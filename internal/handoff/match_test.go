@@ -167,7 +167,7 @@ func FuzzMatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, ip1 []byte, port1 uint16, ip2 []byte, port2 uint16) {
 		for _, ip := range [][]byte{ip1, ip2} {
 			if len(ip) != 0 && len(ip) != net.IPv4len && len(ip) != net.IPv6len {
-				t.Skip("no address")
+				return // no address
 			}
 		}
 		a, b := &net.TCPAddr{IP: ip1, Port: int(port1)}, &net.TCPAddr{IP: ip2, Port: int(port2)}

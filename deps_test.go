@@ -1,0 +1,154 @@
+package grace_test
+
+import (
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/facebookgo/grace"
+
+// imports is policy: which packages of this module each one may import. They run
+// one way, no package knows the one above.
+var imports = map[string][]string{
+	"internal/accept":  {},
+	"internal/handoff": {},
+	"":                 {"internal/accept", "internal/handoff"},
+	"gracenet":         {"", "internal/accept", "internal/handoff"},
+	"gracehttp":        {"gracenet", "", "internal/accept", "internal/handoff"},
+	"gracedemo":        {"gracehttp"},
+
+	// What only tests import may import what it tests.
+	"internal/testbin":          {"internal/testbin/play", "gracehttp", "gracenet", ""},
+	"internal/testbin/play":     {},
+	"internal/testbin/oldgrace": {"internal/testbin/play"},
+}
+
+// requirements are the modules that ours may require. What needs more is a
+// module of its own.
+var requirements = []string{"github.com/coreos/go-systemd/v22", "golang.org/x/sys"}
+
+func goCommand(t *testing.T, args ...string) []byte {
+	t.Helper()
+	cmd := exec.Command("go", args...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return out
+}
+
+func TestImports(t *testing.T) {
+	seen := make(map[string]bool)
+	// Files for other systems import no more than these.
+	list := json.NewDecoder(strings.NewReader(string(goCommand(t, "list", "-json=ImportPath,Imports", "./..."))))
+	for {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		err := list.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := inModule(p.ImportPath)
+		seen[name] = true
+		allowed, ok := imports[name]
+		if !ok {
+			t.Errorf("%s is a new package: say in this test what it may import", p.ImportPath)
+		}
+		for _, path := range p.Imports {
+			if path != module && !strings.HasPrefix(path, module+"/") {
+				continue
+			}
+			if !slices.Contains(allowed, inModule(path)) {
+				t.Errorf("%s must not import %s", p.ImportPath, path)
+			}
+		}
+	}
+	for name := range imports {
+		if !seen[name] {
+			t.Errorf("there is no package %q any more", name)
+		}
+	}
+}
+
+// inModule is the path of a package within this module; the root is empty.
+func inModule(path string) string { return strings.TrimPrefix(strings.TrimPrefix(path, module), "/") }
+
+func TestRequirements(t *testing.T) {
+	var mod struct {
+		Module  struct{ Path string }
+		Require []struct{ Path string }
+		Replace []struct{ Old, New struct{ Path string } }
+	}
+	if err := json.Unmarshal(goCommand(t, "mod", "edit", "-json"), &mod); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range mod.Require {
+		got = append(got, r.Path)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, requirements) {
+		t.Errorf("go.mod requires %q, want %q", got, requirements)
+	}
+	if mod.Module.Path != module || len(mod.Replace) != 0 {
+		t.Errorf("go.mod: module %s, replace %v", mod.Module.Path, mod.Replace)
+	}
+}
+
+// Fd makes the file description blocking, that of the live listener with it: see
+// TestDup of internal/handoff.
+func TestNoFd(t *testing.T) {
+	files := 0
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			_, err := os.Stat(filepath.Join(path, "go.mod"))
+			if path != "." && (err == nil || strings.HasPrefix(d.Name(), ".") || path == "internal/testbin") {
+				return filepath.SkipDir // other modules, and what only tests import
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		files++
+		set := token.NewFileSet()
+		f, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "Fd" {
+				t.Errorf("%v: Fd is used", set.Position(s.Pos()))
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files < 10 {
+		t.Errorf("only %d files were found", files)
+	}
+}
