@@ -144,6 +144,11 @@ func TestStandbyTakesBack(t *testing.T) {
 		n := len(s.Events())
 		child := s.RestartPID(parent)
 		s.WaitAfter(n, "the parent to stand by", logged(parent, "standing by"))
+		for range 20 {
+			if pid := testbin.AskPID(t, targets(addrs)[0]); pid != child {
+				t.Errorf("answered by %d while %d stands by for %d", pid, parent, child)
+			}
+		}
 		// No request may be in the child when it dies.
 		load.Pause()
 		s.Signal(child, syscall.SIGKILL)

@@ -115,7 +115,7 @@ func (n *Net) ListenUnix(network string, addr *net.UnixAddr) (*net.UnixListener,
 		return nil, net.UnknownNetworkError(network)
 	}
 	if addr == nil {
-		addr = &net.UnixAddr{Net: network} // which net.ListenUnix refuses
+		return net.ListenUnix(network, nil) // its error
 	}
 	return listen(n, network, addr.Name, addr, func() (*net.UnixListener, error) {
 		return net.ListenUnix(network, addr)

@@ -442,6 +442,28 @@ func TestFinishOnABusyMachine(t *testing.T) {
 	wait(t, "Finish does not return", finished)
 }
 
+// A loop that is mostly busy with what it has accepted still gets all of it,
+// though it takes longer than Finish waits for a loop that does not come.
+func TestFinishWaitsForABusyLoop(t *testing.T) {
+	l := newListener(listen(t))
+	l.Pause(context.Background(), 0)
+	const waiting = 100
+	for range waiting {
+		dial(t, l)
+	}
+	finished := async(func() { _ = l.Finish(true) })
+	l.until(t, "Finish does not begin", func() bool { return l.state == draining })
+	for i := range waiting {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatalf("connection %d of %d: %v", i+1, waiting, err)
+		}
+		_ = c.Close()
+		time.Sleep(2 * calledWithin / waiting)
+	}
+	wait(t, "Finish does not return", finished)
+}
+
 // slowToLeave is a listener on such a machine as well: a deadline wakes Accept,
 // which gets on only when told to.
 type slowToLeave struct {
