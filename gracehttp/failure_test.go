@@ -216,6 +216,30 @@ func TestRestartOnStandbyIsPassedOn(t *testing.T) {
 	s.Stop()
 }
 
+// Each generation stands by for the next one; the stop of the newest ends them
+// all.
+func TestStopEndsAllStandbys(t *testing.T) {
+	cfg := httpConfig()
+	cfg.Standby = time.Hour
+	s := testbin.Start(t, cfg)
+	var olds []int
+	for range 3 {
+		old, new := s.Restart()
+		s.WaitLog(old, "standing by")
+		olds = append(olds, old)
+		_, addrs := s.Newest()
+		if pid := testbin.AskPID(t, targets(addrs)[0]); pid != new {
+			t.Errorf("answered by %d, want %d", pid, new)
+		}
+	}
+	s.Stop()
+	for _, pid := range olds {
+		if e := s.WaitReturned(pid); e.Event != play.Returned || e.Text != "" {
+			t.Errorf("pid %d: %s %s", pid, e.Event, e.Text)
+		}
+	}
+}
+
 // SIGTERM while an upgrade is pending drains the parent and leaves the child.
 func TestStopDuringUpgradeLeavesChild(t *testing.T) {
 	cfg := httpConfig()

@@ -253,6 +253,26 @@ func TestStopDoesNotWaitForIdleConnections(t *testing.T) {
 	}
 }
 
+// Hijacked connections hold up neither a restart nor a stop.
+func TestHijackedConnectionsDelayNothing(t *testing.T) {
+	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
+	_, addrs := s.Newest()
+	hijack := func() net.Conn {
+		c := dial(t, addrs[0])
+		fmt.Fprint(c, "GET /hijack HTTP/1.1\r\nHost: x\r\n\r\n")
+		b := make([]byte, len("taken\n"))
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != "taken\n" {
+			t.Fatalf("read %q, %v", b, err)
+		}
+		return c
+	}
+	hijack()
+	old, _ := s.Restart()
+	s.WaitReturned(old) // long before StopTimeout, which is as long as our patience
+	hijack()
+	s.Stop()
+}
+
 func TestSecondSignalKills(t *testing.T) {
 	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
 	pid, addrs := s.Newest()

@@ -1,7 +1,6 @@
 package handoff
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -288,7 +287,7 @@ func (p *Process) Ready() error {
 		p.control.close() // the parent has gone
 		p.control = nil
 	case p.origin == Parent || p.origin == Legacy:
-		if err := terminateParent(p.ppid); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		if err := terminateParent(p.ppid); err != nil {
 			return fmt.Errorf("failed to close parent: %w", err)
 		}
 	}

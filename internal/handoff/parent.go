@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,7 +52,7 @@ func (p *Process) Start(offerControl bool) (*Child, error) {
 	p.prune()
 	c := &Child{
 		parent:   p,
-		sockets:  append([]*Socket(nil), p.active...),
+		sockets:  slices.Clone(p.active),
 		messages: make(chan Message),
 		closed:   make(chan struct{}),
 		exited:   make(chan struct{}),
@@ -95,16 +96,21 @@ func (c *Child) start(argv0 string, offerControl bool) error {
 	}()
 	files := []int{stdFD(os.Stdin), stdFD(os.Stdout), stdFD(os.Stderr)}
 	m := marker{parent: os.Getpid()}
-	names := make([]string, len(c.sockets))
+	var names []string
+	var passed []*Socket
 	for i, s := range c.sockets {
 		fd, err := dup(s.conn)
+		if errors.Is(err, net.ErrClosed) {
+			continue // a moment ago
+		}
 		if err != nil {
 			return fmt.Errorf("start new process: pass socket %d of %d (%s): %w", i+1, len(c.sockets), s.Name, err)
 		}
-		opened, files = append(opened, fd), append(files, fd)
-		names[i] = s.Name
+		opened, files, passed = append(opened, fd), append(files, fd), append(passed, s)
+		names = append(names, s.Name)
 		m.sockets = append(m.sockets, meta{network: s.Network, foreign: s.Foreign, listed: s.listed})
 	}
+	c.sockets = passed
 	if offerControl {
 		ours, theirs, err := socketpair()
 		if err != nil {

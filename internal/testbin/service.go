@@ -105,7 +105,7 @@ func Launch(t *testing.T, program string, cfg play.Config, options ...Option) *S
 	}
 	cmd := exec.Command(s.Path())
 	cmd.Dir = s.dir
-	cmd.Env = append(os.Environ(), play.EnvConfig+"="+filepath.Join(s.dir, "config"),
+	cmd.Env = append(environ(), play.EnvConfig+"="+filepath.Join(s.dir, "config"),
 		"GORACE=atexit_sleep_ms=0") // else each process takes a second to exit
 	cmd.Stdout, cmd.Stderr = w, ew
 	for _, o := range options {
@@ -137,6 +137,13 @@ func Launch(t *testing.T, program string, cfg play.Config, options ...Option) *S
 		}
 	})
 	return s
+}
+
+// environ is our environment without what a service manager may have set in it.
+func environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "LISTEN_") || strings.HasPrefix(kv, "NOTIFY_SOCKET=") || strings.HasPrefix(kv, "INVOCATION_ID=")
+	})
 }
 
 // Executable is the test binary.

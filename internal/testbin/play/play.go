@@ -102,8 +102,17 @@ func Emit(e Event) {
 	_, _ = os.Stdout.Write(append(b, '\n'))
 }
 
-// Handle answers / with the pid, and what Answer knows under other paths.
+// Handle answers / with the pid, and what Answer knows under other paths. Under
+// /hijack it takes the connection over and sends "taken".
 func Handle(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/hijack" {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			Fail(err)
+		}
+		fmt.Fprintln(c, "taken")
+		return // and c stays open
+	}
 	fmt.Fprint(w, Answer(strings.TrimPrefix(r.URL.Path, "/")))
 }
 
