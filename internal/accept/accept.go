@@ -25,6 +25,7 @@ type Listener struct {
 	state   state
 	changed chan struct{} // closed when state changes, or parked or inside does
 	inside  int           // Accept calls that may take a connection
+	calls   int           // of them so far
 	parked  int           // Accept calls that wait for Resume or Close
 	err     error         // of Close
 
@@ -106,6 +107,7 @@ func (l *Listener) enter() bool {
 		return false
 	}
 	l.inside++
+	l.calls++
 	if l.state == draining {
 		l.setDeadline(time.Now().Add(l.patience))
 		l.change()
@@ -212,10 +214,11 @@ func (l *Listener) drain() {
 	l.change()
 	for l.state == draining && ctx.Err() == nil {
 		if l.inside == 0 {
+			before := l.calls
 			called, cancel := context.WithTimeout(ctx, calledWithin)
-			l.wait(called, func() bool { return l.inside != 0 || l.state == closed })
+			l.wait(called, func() bool { return l.calls != before || l.state == closed })
 			cancel()
-			if l.inside == 0 {
+			if l.calls == before {
 				return
 			}
 		}

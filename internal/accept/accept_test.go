@@ -480,6 +480,31 @@ func (l slowToLeave) Accept() (net.Conn, error) {
 	return c, err
 }
 
+// An Accept that a Pause has woken does not return the deadline of it, however
+// soon Resume follows.
+func TestResumeWaitsForAccept(t *testing.T) {
+	inner := slowToLeave{listen(t), make(chan struct{}, 9), make(chan struct{})}
+	l := newListener(inner)
+	all := loop(l)
+	l.untilInside(t, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	l.Pause(ctx, 1)
+	wait(t, "Pause does not wake Accept", inner.woken)
+	resumed := async(l.Resume)
+	select {
+	case <-resumed:
+		t.Error("Resume does not wait for Accept")
+	case <-time.After(moment):
+	}
+	close(inner.leave)
+	wait(t, "Resume does not return", resumed)
+	dial(t, l)
+	wantConn(t, all)
+	_ = l.Close()
+	wantError(t, all, net.ErrClosed)
+}
+
 // The deadline of a Pause that did not wait says nothing about what waits.
 func TestFinishDuringPause(t *testing.T) {
 	inner := slowToLeave{listen(t), make(chan struct{}, 9), make(chan struct{})}
@@ -512,6 +537,7 @@ func TestFinishOfOneOfSeveral(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
+	_ = other.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
 	l := newListener(inner)
 	all := loop(l)
 	l.Pause(context.Background(), 1)
