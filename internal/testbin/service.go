@@ -156,11 +156,14 @@ func Executable(t *testing.T) string {
 	return path
 }
 
+var oldDir string // removed by Main
+
 var buildOld = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "oldgrace")
 	if err != nil {
 		return "", err
 	}
+	oldDir = dir
 	path := filepath.Join(dir, "oldgrace")
 	out, err := exec.Command("go", "build", "-o", path, "github.com/facebookgo/grace/internal/testbin/oldgrace").CombinedOutput()
 	if err != nil {

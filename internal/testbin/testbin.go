@@ -27,7 +27,11 @@ import (
 // Main runs the tests, or one of the servers.
 func Main(m *testing.M) {
 	if os.Getenv(play.EnvConfig) == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		if oldDir != "" {
+			_ = os.RemoveAll(oldDir)
+		}
+		os.Exit(code)
 	}
 	cfg, err := play.ReadConfig()
 	if err != nil {
