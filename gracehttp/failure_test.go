@@ -242,14 +242,7 @@ func TestStopEndsAllStandbys(t *testing.T) {
 
 // SIGTERM while an upgrade is pending drains the parent and leaves the child.
 func TestStopDuringUpgradeLeavesChild(t *testing.T) {
-	cfg := httpConfig()
-	s := testbin.Start(t, cfg)
-	parent, _ := s.Newest()
-	slow := cfg
-	slow.Delay = time.Second
-	s.Deploy(slow)
-	s.Signal(parent, syscall.SIGUSR2)
-	s.WaitLog(parent, "takes part in the handover")
+	s, parent := pendingUpgrade(t)
 	s.Signal(parent, syscall.SIGTERM)
 	if e := s.WaitReturned(parent); e.Text != "" {
 		t.Errorf("Serve returned %q", e.Text)
@@ -263,14 +256,7 @@ func TestStopDuringUpgradeLeavesChild(t *testing.T) {
 
 // Two signals at once start one child.
 func TestSecondRestartWhileOneIsUnderWay(t *testing.T) {
-	cfg := httpConfig()
-	s := testbin.Start(t, cfg)
-	parent, _ := s.Newest()
-	slow := cfg
-	slow.Delay = time.Second
-	s.Deploy(slow)
-	s.Signal(parent, syscall.SIGUSR2)
-	s.WaitLog(parent, "takes part in the handover")
+	s, parent := pendingUpgrade(t)
 	s.Signal(parent, syscall.SIGUSR2)
 	s.WaitLog(parent, "under way already")
 	if c := testbin.Children(t, parent); len(c) != 1 {
@@ -283,14 +269,7 @@ func TestSecondRestartWhileOneIsUnderWay(t *testing.T) {
 // The parent is killed while the child starts: the child serves and signals
 // nobody.
 func TestParentIsKilled(t *testing.T) {
-	cfg := httpConfig()
-	s := testbin.Start(t, cfg)
-	parent, _ := s.Newest()
-	slow := cfg
-	slow.Delay = time.Second
-	s.Deploy(slow)
-	s.Signal(parent, syscall.SIGUSR2)
-	s.WaitLog(parent, "takes part in the handover")
+	s, parent := pendingUpgrade(t)
 	s.Signal(parent, syscall.SIGKILL)
 	child := s.Wait("the child to serve", func(e play.Event) bool { return e.Event == play.Serving && e.PID != parent })
 	if pid := testbin.AskPID(t, targets(child.Addrs)[0]); pid != child.PID {
@@ -299,6 +278,20 @@ func TestParentIsKilled(t *testing.T) {
 	old, _ := s.Restart()
 	s.WaitReturned(old)
 	s.Stop()
+}
+
+// pendingUpgrade starts a service and its upgrade, with a child that has said
+// hello and takes a second to become ready.
+func pendingUpgrade(t *testing.T) (s *testbin.Service, parent int) {
+	t.Helper()
+	cfg := httpConfig()
+	s = testbin.Start(t, cfg)
+	parent, _ = s.Newest()
+	cfg.Delay = time.Second
+	s.Deploy(cfg)
+	s.Signal(parent, syscall.SIGUSR2)
+	s.WaitLog(parent, "takes part in the handover")
+	return s, parent
 }
 
 func logged(pid int, text string) func(play.Event) bool {
