@@ -291,7 +291,7 @@ func (p *Process) Ready() error {
 			return fmt.Errorf("failed to close parent: %w", err)
 		}
 	}
-	p.sole = true
+	p.alone()
 	return nil
 }
 
@@ -300,7 +300,7 @@ func (p *Process) watchParent() {
 	p.control.receive(func(m Message) bool {
 		if m.Word == Main {
 			p.mu.Lock()
-			p.sole = true
+			p.alone()
 			p.mu.Unlock()
 		}
 		return true
@@ -309,7 +309,7 @@ func (p *Process) watchParent() {
 	defer p.mu.Unlock()
 	p.control.close()
 	p.control = nil
-	p.sole = true
+	p.alone()
 }
 
 // Leave says to a parent on standby why this process is about to go, so that it

@@ -113,18 +113,38 @@ func (p *Process) Sole() bool {
 type unlinker interface{ SetUnlinkOnClose(bool) }
 
 // Close closes l. Exactly one process of the family removes the path of a unix
-// socket: the last one. Whether to is decided here, since SetUnlinkOnClose must
-// not be called while another goroutine closes.
+// socket: the last one.
 func (p *Process) Close(l net.Listener) error {
-	if u, ok := l.(unlinker); ok {
-		p.mu.Lock()
-		if s := p.find(l); s != nil {
-			u.SetUnlinkOnClose(!s.Foreign && p.last(s))
-			s.closed = true
-		}
-		p.mu.Unlock()
+	p.mu.Lock()
+	if s := p.find(l); s != nil {
+		p.setUnlink(s)
+		s.closed = true
 	}
+	p.mu.Unlock()
 	return l.Close()
+}
+
+// setUnlink says who removes the paths of sockets: this process if it is the
+// last one. It leaves alone those that Close is at work on, since
+// SetUnlinkOnClose must not be called meanwhile. mu is held.
+//
+// Close asks as well. This is for listeners that the program closes without us.
+func (p *Process) setUnlink(sockets ...*Socket) {
+	for _, s := range sockets {
+		if u, ok := s.conn.(unlinker); ok && !s.closed {
+			u.SetUnlinkOnClose(!s.Foreign && p.last(s))
+		}
+	}
+}
+
+// alone notes that no parent can take the sockets back any more. mu is held.
+func (p *Process) alone() {
+	p.sole = true
+	for _, s := range p.active {
+		if !s.made {
+			p.setUnlink(s)
+		}
+	}
 }
 
 // LastHolder reports whether no other process of the family holds l, so that

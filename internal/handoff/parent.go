@@ -75,15 +75,6 @@ func (p *Process) StartAlone() (pid int, err error) {
 		return 0, err
 	}
 	c.Hold("")
-	// Nobody knows when the program will close its listeners, so the paths of
-	// unix sockets are left to the child from now on.
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, s := range c.sockets {
-		if u, ok := s.conn.(unlinker); ok && !s.closed {
-			u.SetUnlinkOnClose(false)
-		}
-	}
 	return c.pid, nil
 }
 
@@ -248,6 +239,7 @@ func (c *Child) Hold(unused string) {
 	for _, s := range c.held {
 		s.holders++
 	}
+	c.parent.setUnlink(c.held...)
 }
 
 // Heir returns the child that took the sockets over last, or nil.
@@ -279,6 +271,7 @@ func (c *Child) Release() {
 	for _, s := range c.held {
 		s.holders--
 	}
+	c.parent.setUnlink(c.held...)
 }
 
 // TellMain says to the child that the standby is over.

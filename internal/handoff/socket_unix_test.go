@@ -239,10 +239,6 @@ func TestSocketAddr(t *testing.T) {
 		{"unixpacket", socketPath(t), true},
 		{"unixpacket", fmt.Sprintf("@grace-%d-packet", os.Getpid()), true},
 	}
-	if zoned := linkLocal(); zoned != "" {
-		tests = append(tests, tests[0])
-		tests[len(tests)-1].network, tests[len(tests)-1].addr = "tcp6", zoned
-	}
 	for _, tt := range tests {
 		t.Run(tt.network+" "+tt.addr, func(t *testing.T) {
 			if tt.linux && runtime.GOOS != "linux" {
@@ -256,36 +252,55 @@ func TestSocketAddr(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
-			got := socketAddr(fdOf(t, l))
-			if got == nil {
-				t.Fatal("no address")
-			}
-			if want := l.Addr(); got.Network() != want.Network() || got.String() != want.String() {
-				t.Errorf("got %s %s, want %s %s", got.Network(), got, want.Network(), want)
-			}
+			sameAddr(t, l)
 		})
 	}
 }
 
-// linkLocal returns an address to listen on that has a zone, if this machine has
-// one.
-func linkLocal() string {
+func sameAddr(t *testing.T, l net.Listener) {
+	t.Helper()
+	got, want := socketAddr(fdOf(t, l)), l.Addr()
+	if got == nil || got.Network() != want.Network() || got.String() != want.String() {
+		t.Errorf("got %v, want %s %s", got, want.Network(), want)
+	}
+}
+
+// A link-local address has a zone, which the kernel knows as a number.
+func TestSocketAddrWithZone(t *testing.T) {
+	for _, addr := range linkLocal() {
+		var config net.ListenConfig
+		config.SetMultipathTCP(false) // Linux does not tell the zone of such a socket
+		l, err := config.Listen(t.Context(), "tcp6", addr)
+		if err != nil {
+			continue // an address may be tentative, or gone
+		}
+		if a := l.Addr().(*net.TCPAddr); a.Zone == "" {
+			t.Errorf("%s has no zone", a)
+		}
+		sameAddr(t, l)
+		_ = l.Close()
+	}
+}
+
+// linkLocal returns the addresses of this machine that have a zone, with port 0.
+func linkLocal() []string {
 	interfaces, err := net.Interfaces()
 	if err != nil {
-		return ""
+		return nil
 	}
+	var all []string
 	for _, ifi := range interfaces {
 		addrs, err := ifi.Addrs()
-		if err != nil {
+		if err != nil || ifi.Flags&net.FlagUp == 0 {
 			continue
 		}
 		for _, a := range addrs {
 			if n, ok := a.(*net.IPNet); ok && n.IP.To4() == nil && n.IP.IsLinkLocalUnicast() {
-				return "[" + n.IP.String() + "%" + ifi.Name + "]:0"
+				all = append(all, "["+n.IP.String()+"%"+ifi.Name+"]:0")
 			}
 		}
 	}
-	return ""
+	return all
 }
 
 // What net.FileListener can't serve has no address.
@@ -570,6 +585,69 @@ func TestLastHolderOfTwoChildren(t *testing.T) {
 	b.Release()
 	if !p.LastHolder(l) {
 		t.Error("a child that has died is said to hold it")
+	}
+}
+
+// A program may have put a listener of ours into one of its own, whose Close
+// removes the path as well.
+func TestCloseOfWrapped(t *testing.T) {
+	type embeds struct{ *net.UnixListener }
+	type hides struct {
+		net.Listener
+		syscall.Conn
+	}
+	for name, wrap := range map[string]func(*net.UnixListener) net.Listener{
+		"embeds": func(l *net.UnixListener) net.Listener { return embeds{l} },
+		"hides":  func(l *net.UnixListener) net.Listener { return hides{l, l} },
+	} {
+		for _, served := range []bool{true, false} {
+			p := &Process{sole: true}
+			path := socketPath(t)
+			inner := listen(t, "unix", path).(*net.UnixListener)
+			p.Add(inner, "unix", path)
+			l := wrap(inner)
+			p.List([]net.Listener{l})
+			c := &Child{parent: p, sockets: slices.Clone(p.active)}
+			if served {
+				c.Hold("")
+			}
+			if last := p.LastHolder(l); last == served {
+				t.Errorf("%s: LastHolder is %t, a child serves it: %t", name, last, served)
+			}
+			if err := p.Close(l); err != nil {
+				t.Errorf("%s: Close: %v", name, err)
+			}
+			if _, err := os.Lstat(path); os.IsNotExist(err) == served {
+				t.Errorf("%s: Close has removed the path: %t, a child serves it: %t", name, os.IsNotExist(err), served)
+			}
+		}
+	}
+}
+
+// A program may close its listener without us, such as when Serve has returned.
+// That must not remove the path under the child that serves it.
+func TestCloseByTheProgram(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		events func(c *Child)
+		unlink bool
+	}{
+		{"no child", func(*Child) {}, true},
+		{"child serves", func(c *Child) { c.Hold("") }, false},
+		{"child does not use it", func(c *Child) { c.Hold("0") }, true},
+		{"child died", func(c *Child) { c.Hold(""); c.Release() }, true},
+	} {
+		p := &Process{sole: true}
+		path := socketPath(t)
+		l := listen(t, "unix", path)
+		p.Add(l, "unix", path)
+		tt.events(&Child{parent: p, sockets: slices.Clone(p.active)})
+		if err := l.Close(); err != nil {
+			t.Errorf("%s: Close: %v", tt.name, err)
+		}
+		if _, err := os.Lstat(path); os.IsNotExist(err) != tt.unlink {
+			t.Errorf("%s: Close has removed the path: %t, want %t", tt.name, os.IsNotExist(err), tt.unlink)
+		}
 	}
 }
 
