@@ -39,7 +39,8 @@ func NewListener(l Listener) Listener {
 	if l, ok := l.(*listener); ok {
 		return l
 	}
-	return &listener{Listener: l, accept: accept.New(l, handoff.This().Close)}
+	closeInner := func(net.Listener) error { return handoff.This().Close(socket(l)) }
+	return &listener{Listener: l, accept: accept.New(l, closeInner)}
 }
 
 type listener struct {
@@ -84,7 +85,7 @@ func (l *listener) begin() bool {
 }
 
 func (l *listener) Close() error {
-	err := l.accept.Finish(handoff.This().LastHolder(l.Listener))
+	err := l.accept.Finish(handoff.This().LastHolder(socket(l.Listener)))
 	l.mu.Lock()
 	l.closing = true
 	l.mu.Unlock()

@@ -96,6 +96,7 @@ func TestBrokenEnvironment(t *testing.T) {
 			err: "error inheriting socket fd 3: getsockopt: socket operation on non-socket", open: "plain-file"},
 		{name: "rubbish marker", env: []string{"LISTEN_FDS=1", "GRACE_HANDOVER=rubbish"}, err: none},
 		{name: "stale marker", env: []string{"LISTEN_FDS=1", "GRACE_HANDOVER=1 parent=1 control=3 inode=1"}, err: none},
+		{name: "marker without LISTEN_FDS", env: []string{"GRACE_HANDOVER=1 parent=1"}, err: none},
 		{name: "marker without descriptors", env: []string{"LISTEN_FDS=1", "GRACE_HANDOVER=1 parent=1"},
 			err: "error inheriting socket fd 3: bad file descriptor"},
 	} {
@@ -114,6 +115,10 @@ func TestBrokenEnvironment(t *testing.T) {
 			// The first Listen, the second, Inherit, the descriptors.
 			if len(got) != 5 {
 				t.Fatalf("got %q", got)
+			}
+			// No command of the program must take the marker for its own.
+			if !strings.HasSuffix(got[0], `GRACE_HANDOVER=""`) {
+				t.Errorf("the environment is %s", got[0])
 			}
 			if want := "listen: " + test.err; got[1] != want {
 				t.Errorf("first: %q, want %q", got[1], want)

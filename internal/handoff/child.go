@@ -26,10 +26,11 @@ type inherited struct {
 // else is there yet.
 func (p *Process) claim() {
 	fds := os.Getenv(envFDs)
-	if fds == p.claimed || len(p.inherited) != 0 {
+	_, marked := os.LookupEnv(envHandover)
+	if fds == p.claimed && !marked || len(p.inherited) != 0 {
 		return
 	}
-	p.claimed, p.origin, p.err = fds, Fresh, nil
+	p.claimed, p.origin, p.err, p.index = fds, Fresh, nil, nil
 	m, marked := p.claimMarker()
 	n, err := parseCount(fds, fdLimit())
 	if fds == "" {
@@ -43,8 +44,8 @@ func (p *Process) claim() {
 	ours := pid == strconv.Itoa(os.Getpid())
 	passed, err := checkPassed(n)
 	switch {
-	case passed == 0 && !ours && !marked:
-		return // meant for another process
+	case passed == 0 && !marked && (n == 0 || !ours):
+		return // nothing, or meant for another process
 	case err != nil:
 		p.err = err
 		return

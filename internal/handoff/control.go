@@ -45,7 +45,7 @@ func newControl(fd int) (*control, error) {
 
 // send writes a message. It fails when the other side has gone.
 func (c *control) send(word string, args ...any) error {
-	_, err := c.conn.Write([]byte(strings.TrimSuffix(fmt.Sprintln(append([]any{word}, args...)...), "\n") + "\n"))
+	_, err := fmt.Fprintln(c.conn, append([]any{word}, args...)...) // one write
 	return err
 }
 

@@ -131,7 +131,11 @@ func (p *Process) Close(l net.Listener) error {
 // Close asks as well. This is for listeners that the program closes without us.
 func (p *Process) setUnlink(sockets ...*Socket) {
 	for _, s := range sockets {
-		if u, ok := s.conn.(unlinker); ok && !s.closed {
+		u, ok := s.conn.(unlinker)
+		if !ok || s.closed {
+			continue
+		}
+		if _, ok := open(s.conn); ok {
 			u.SetUnlinkOnClose(!s.Foreign && p.last(s))
 		}
 	}

@@ -34,7 +34,12 @@ func askedKeys(network, asked string, addr net.Addr) []string {
 		return keys // any free port is no address that a socket could have
 	}
 	if len(tcp.IP) != 0 && !tcp.IP.IsUnspecified() {
-		return append(keys, addrKey("tcp", tcp.String()))
+		keys = append(keys, addrKey("tcp", tcp.String()))
+		if tcp.Zone != "" {
+			// Linux does not tell the zone of a socket with MPTCP, as Go makes it.
+			keys = append(keys, addrKey("tcp", (&net.TCPAddr{IP: tcp.IP, Port: tcp.Port}).String()))
+		}
+		return keys
 	}
 	v4 := addrKey("tcp", (&net.TCPAddr{IP: net.IPv4zero, Port: tcp.Port}).String())
 	v6 := addrKey("tcp", (&net.TCPAddr{IP: net.IPv6unspecified, Port: tcp.Port}).String())

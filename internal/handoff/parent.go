@@ -298,5 +298,6 @@ func (c *Child) closeControl() {
 		close(c.closed)
 		c.control.close()
 		c.reader.Wait()
+		c.control = nil
 	}
 }

@@ -198,7 +198,8 @@ func serveListeners(cfg play.Config, listeners []grace.Listener) error {
 // reportEnv says what a program sees that does not ask for a socket.
 func reportEnv(cfg play.Config) error {
 	var n gracenet.Net
-	play.Emit(play.Event{Event: play.Log, Text: fmt.Sprintf("LISTEN_FDS=%s LISTEN_PID=%s", os.Getenv("LISTEN_FDS"), os.Getenv("LISTEN_PID"))})
+	play.Emit(play.Event{Event: play.Log, Text: fmt.Sprintf("LISTEN_FDS=%s LISTEN_PID=%s GRACE_HANDOVER=%q",
+		os.Getenv("LISTEN_FDS"), os.Getenv("LISTEN_PID"), os.Getenv("GRACE_HANDOVER"))})
 	for _, l := range cfg.Listens {
 		_, err := n.Listen(l.Network, l.Addr)
 		play.Emit(play.Event{Event: play.Log, Text: "listen: " + text(err)})
