@@ -3,9 +3,14 @@
 package gracehttp_test
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -172,6 +177,42 @@ func TestStandbyTakesBack(t *testing.T) {
 	load.WaitPID(child)
 	load.Stop()
 	s.Stop()
+}
+
+// On standby the parent answers on the connections it has, and asks the clients
+// to make their next one elsewhere; when it serves again it does not.
+func TestAnswersOnStandby(t *testing.T) {
+	cfg := play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}, Standby: time.Hour}
+	s := testbin.Start(t, cfg)
+	parent, addrs := s.Newest()
+	ask := func(c net.Conn, closes bool) {
+		t.Helper()
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil || string(b) != strconv.Itoa(parent) {
+			t.Errorf("answer %q, %v, want %d", b, err, parent)
+		}
+		if resp.Close != closes {
+			t.Errorf("the answer closes the connection: %t, want %t", resp.Close, closes)
+		}
+	}
+	unused := dial(t, addrs[0])
+	used := dial(t, addrs[0])
+	ask(used, false) // so unused, which came before, is accepted as well
+	child := s.RestartPID(parent)
+	s.WaitLog(parent, "standing by")
+	ask(used, true)
+	ask(unused, true)
+	s.Signal(child, syscall.SIGKILL)
+	s.WaitLog(parent, "serves again")
+	ask(dial(t, addrs[0]), false)
+	s.Signal(parent, syscall.SIGTERM)
+	s.WaitGone()
 }
 
 // A child that the operator stops has not died.
