@@ -156,13 +156,12 @@ func (l *loop) drain(child *handoff.Child) {
 	if child == nil {
 		child = l.h.Heir()
 	}
+	l.h.Leave(child)
 	if child != nil {
 		child.TellMain()
-		l.h.Leave(handoff.LeavingHandover)
 		reportSuccessor(child)
-		l.log().Info("draining", "successor", child.PID())
+		l.log().Info("draining", "successor", child.MainPID())
 	} else {
-		l.h.Leave(handoff.LeavingStop)
 		reportStopping(l.h)
 		l.log().Info("draining")
 	}

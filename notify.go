@@ -22,10 +22,10 @@ func reportReady(h *handoff.Process) {
 	}
 }
 
-// reportSuccessor names the child as the main process. Both lines go in one
+// reportSuccessor names the process that takes over as the main one. Both lines go in one
 // message: after the first one this process is not believed any more.
 func reportSuccessor(child *handoff.Child) {
-	notify("MAINPID="+strconv.Itoa(child.PID()), "READY=1")
+	notify("MAINPID="+strconv.Itoa(child.MainPID()), "READY=1")
 }
 
 // reportStopping says that the service ends.

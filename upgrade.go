@@ -188,8 +188,10 @@ func (l *loop) standby(child *handoff.Child, unused string) (done bool) {
 
 // left ends the standby of a child that has ended its own service on purpose.
 func (l *loop) left(child *handoff.Child, why string) (done bool) {
-	if why == handoff.LeavingHandover {
-		child.Replaced()
+	var pid int
+	if _, err := fmt.Sscanf(why, handoff.LeavingHandover+" %d", &pid); err == nil && pid > 0 {
+		l.log().Info("new process was replaced in its turn", "child", child.PID(), "successor", pid)
+		child.Replaced(pid)
 		l.drain(child)
 		return true
 	}

@@ -313,12 +313,16 @@ func (p *Process) watchParent() {
 	p.alone()
 }
 
-// Leave says to a parent on standby why this process is about to go, so that it
-// does not take the sockets back.
-func (p *Process) Leave(why string) {
+// Leave says to a parent on standby that this process is about to go, so that it
+// does not take the sockets back: heir serves them now, or nobody if heir is nil.
+func (p *Process) Leave(heir *Child) {
+	why := []any{LeavingStop}
+	if heir != nil {
+		why = []any{LeavingHandover, heir.MainPID()}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.control != nil && p.ready {
-		_ = p.control.send(Leaving, why)
+		_ = p.control.send(Leaving, why...)
 	}
 }

@@ -24,11 +24,11 @@
 //
 // One end of a stream socketpair, outside LISTEN_FDS. Either side sends lines:
 //
-//	child:   hello 1 PID       at its start; 1 is the version of the protocol
-//	         ready [I,J,...]   it serves; the sockets with these positions it closed unused
-//	         leaving stop      it was told to stop and drains
-//	         leaving handover  its own child has taken over
-//	parent:  main              the standby is over, the child is on its own
+//	child:   hello 1 PID           at its start; 1 is the version of the protocol
+//	         ready [I,J,...]       it serves; the sockets with these positions it closed unused
+//	         leaving stop          it was told to stop and drains
+//	         leaving handover PID  its own child, PID, has taken over
+//	parent:  main                  the standby is over, the child is on its own
 //
 // End of file says that the other process has gone.
 //

@@ -23,7 +23,7 @@ type Child struct {
 	sockets  []*Socket // in the order they were passed
 	held     []*Socket // those of them that it serves, while holds
 	holds    bool
-	replaced bool     // for good
+	replaced int      // pid of the child's own child, for good
 	died     bool     // before or after Hold
 	control  *control // nil if none was offered
 	messages chan Message
@@ -249,19 +249,30 @@ func (p *Process) Heir() *Child {
 	return p.heir
 }
 
-// Replaced notes that a child of the child serves the sockets now, so that the
-// end of this one changes nothing.
-func (c *Child) Replaced() {
+// Replaced notes that a child of the child, the process pid, serves the sockets
+// now, so that the end of this one changes nothing.
+func (c *Child) Replaced(pid int) {
 	c.parent.mu.Lock()
 	defer c.parent.mu.Unlock()
-	c.replaced = true
+	c.replaced = pid
+}
+
+// MainPID is the pid of the process that serves the sockets: the child, or the
+// one that it says has replaced it.
+func (c *Child) MainPID() int {
+	c.parent.mu.Lock()
+	defer c.parent.mu.Unlock()
+	if c.replaced != 0 {
+		return c.replaced
+	}
+	return c.pid
 }
 
 // Release takes Hold back.
 func (c *Child) Release() {
 	c.parent.mu.Lock()
 	defer c.parent.mu.Unlock()
-	if !c.holds || c.replaced {
+	if !c.holds || c.replaced != 0 {
 		return
 	}
 	c.holds = false

@@ -520,7 +520,7 @@ func TestLastHolder(t *testing.T) {
 		{"died before it was held", Socket{made: true}, true,
 			func(_ *Process, c *Child) { c.died = true; c.Hold("") }, true, true},
 		{"child was replaced by its own", Socket{made: true}, true,
-			func(_ *Process, c *Child) { c.Hold(""); c.Replaced(); c.Release() }, false, false},
+			func(_ *Process, c *Child) { c.Hold(""); c.Replaced(2); c.Release() }, false, false},
 		{"foreign, child died", Socket{Foreign: true}, true,
 			func(_ *Process, c *Child) { c.Hold(""); c.Release() }, true, false},
 	}
