@@ -156,6 +156,11 @@ func (l *loop) standby(child *handoff.Child, unused string) (done bool) {
 	for {
 		select {
 		case <-timer.C:
+			select {
+			case <-child.Exited():
+				continue // at the last moment
+			default:
+			}
 		case <-l.stop:
 		case <-l.quit:
 		case m, ok := <-messages:
@@ -168,7 +173,13 @@ func (l *loop) standby(child *handoff.Child, unused string) (done bool) {
 			}
 			return l.left(child, m.Args)
 		case <-child.Exited():
-			if why, ok := lastWord(messages); ok {
+			if why, ok := lastWord(messages, 20*time.Millisecond); ok {
+				return l.left(child, why)
+			}
+			l.resume()
+			// On a busy machine what it said may come late.
+			if why, ok := lastWord(messages, time.Second); ok {
+				l.pause()
 				return l.left(child, why)
 			}
 			l.takeBack(child)
@@ -202,9 +213,9 @@ func (l *loop) left(child *handoff.Child, why string) (done bool) {
 }
 
 // lastWord returns why a child that has exited said it would. What it has sent
-// is here already, unless a process that it started holds the socket.
-func lastWord(messages <-chan handoff.Message) (why string, ok bool) {
-	timeout := time.After(20 * time.Millisecond)
+// is followed by end of file, unless a process that it started holds the socket.
+func lastWord(messages <-chan handoff.Message, wait time.Duration) (why string, ok bool) {
+	timeout := time.After(wait)
 	for messages != nil {
 		select {
 		case m, ok := <-messages:
@@ -245,15 +256,19 @@ func (m *member) pause() {
 	m.service.Pause(ctx)
 }
 
-// takeBack serves again in place of a child that has died.
-func (l *loop) takeBack(child *handoff.Child) {
-	child.Release()
+// resume takes up accepting.
+func (l *loop) resume() {
 	l.engine.mu.Lock()
+	defer l.engine.mu.Unlock()
 	l.phase = serving
 	for _, m := range l.engine.members {
 		m.service.Resume()
 	}
-	l.engine.mu.Unlock()
+}
+
+// takeBack forgets a child that has died.
+func (l *loop) takeBack(child *handoff.Child) {
+	child.Release()
 	child.Kill()
 	l.log().Error("new process died, this process serves again", "child", child.PID(), "error", child.Status())
 }
