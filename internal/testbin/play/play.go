@@ -166,7 +166,7 @@ func Descriptors() string {
 		if err != nil {
 			continue // the directory itself
 		}
-		if _, err := syscall.Getpeername(fd); err == nil && !isControl(fd) {
+		if isConnection(fd) {
 			continue
 		}
 		kind, _, _ := strings.Cut(target, ":")
@@ -175,11 +175,17 @@ func Descriptors() string {
 	return strings.Join(list, " ")
 }
 
-// isControl reports whether fd is one end of a pair of unnamed unix sockets.
-func isControl(fd int) bool {
+// isConnection reports whether fd is a connection of a client, which may be closed
+// by now: a socket that does not listen, and has a name, as the control socket
+// has not.
+func isConnection(fd int) bool {
+	listens, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
+	if err != nil || listens != 0 {
+		return false
+	}
 	sa, err := syscall.Getsockname(fd)
 	u, ok := sa.(*syscall.SockaddrUnix)
-	return err == nil && ok && u.Name == ""
+	return err != nil || !ok || u.Name != ""
 }
 
 // ServeConn answers lines.
