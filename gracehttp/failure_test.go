@@ -85,9 +85,7 @@ func TestFailedUpgrade(t *testing.T) {
 			if c := testbin.Children(t, pid); len(c) != 0 {
 				t.Errorf("children are left: %v", c)
 			}
-			if after := testbin.Ask(t, target, "fds"); after != before {
-				t.Errorf("descriptors before: %s\nafter: %s", before, after)
-			}
+			testbin.SameDescriptors(t, target, before)
 			if now := testbin.AskPID(t, target); now != pid {
 				t.Errorf("answered by %d, want %d", now, pid)
 			}

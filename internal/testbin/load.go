@@ -96,6 +96,19 @@ func Ask(t *testing.T, target Target, question string) string {
 	return answer
 }
 
+// SameDescriptors fails the test unless the server comes to have the descriptors
+// that it said it had before. One that is leaked does not go away.
+func SameDescriptors(t *testing.T, target Target, before string) {
+	t.Helper()
+	after := Ask(t, target, "fds")
+	for deadline := time.Now().Add(10 * time.Second); after != before && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		after = Ask(t, target, "fds")
+	}
+	if after != before {
+		t.Errorf("descriptors before: %s\nafter: %s", before, after)
+	}
+}
+
 // AskPID asks for the pid.
 func AskPID(t *testing.T, target Target) int {
 	t.Helper()

@@ -46,8 +46,8 @@ func RestartRaw(t *testing.T, role string) {
 	load := NewLoad(t, targets...)
 	load.WaitPID(first)
 	s.waitSignals(first)
-	var before string
-	for i := range 5 {
+	before := Ask(t, targets[0], "fds")
+	for range 5 {
 		old, new := s.Restart()
 		load.WaitPID(new)
 		s.waitSignals(new)
@@ -62,13 +62,7 @@ func RestartRaw(t *testing.T, role string) {
 		if _, now := s.Newest(); fmt.Sprint(now) != fmt.Sprint(addrs) {
 			t.Errorf("addresses changed from %v to %v", addrs, now)
 		}
-		load.Pause()
-		fds := Ask(t, targets[0], "fds")
-		load.Resume()
-		if i > 0 && fds != before {
-			t.Errorf("descriptors of generation %d: %s\nbefore: %s", i+2, fds, before)
-		}
-		before = fds
+		SameDescriptors(t, targets[0], before)
 	}
 	load.Stop()
 	s.Stop()

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -150,7 +151,7 @@ func Answer(question string) string {
 }
 
 // Descriptors lists the open descriptors and what they are open on, but for the
-// connections of the moment.
+// connections of the moment and the null device.
 func Descriptors() string {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -166,26 +167,27 @@ func Descriptors() string {
 		if err != nil {
 			continue // the directory itself
 		}
-		if isConnection(fd) {
+		if target == "/dev/null" || strings.HasPrefix(target, "socket:") && !isKept(fd) {
 			continue
 		}
 		kind, _, _ := strings.Cut(target, ":")
 		list = append(list, kind)
 	}
+	slices.Sort(list)
 	return strings.Join(list, " ")
 }
 
-// isConnection reports whether fd is a connection of a client, which may be closed
-// by now: a socket that does not listen, and has a name, as the control socket
-// has not.
-func isConnection(fd int) bool {
+// isKept reports whether the socket fd is a listener or a control socket, which
+// has no name. Another one is the connection of a client, and may be closed by
+// now.
+func isKept(fd int) bool {
 	listens, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
 	if err != nil || listens != 0 {
-		return false
+		return err == nil
 	}
 	sa, err := syscall.Getsockname(fd)
 	u, ok := sa.(*syscall.SockaddrUnix)
-	return err != nil || !ok || u.Name != ""
+	return err == nil && ok && u.Name == ""
 }
 
 // ServeConn answers lines.
