@@ -242,11 +242,11 @@ func TestSocketAddr(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.network+" "+tt.addr, func(t *testing.T) {
 			if tt.linux && runtime.GOOS != "linux" {
-				t.Skip("for Linux")
+				return // only Linux has these
 			}
 			l, err := net.Listen(tt.network, tt.addr)
 			if err != nil && tt.network == "tcp6" {
-				t.Skip(err) // a machine without IPv6
+				t.Fatal(err)
 			}
 			if err != nil {
 				t.Fatal(err)
