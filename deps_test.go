@@ -23,9 +23,10 @@ const module = "github.com/facebookgo/grace"
 var imports = map[string][]string{
 	"internal/accept":  {},
 	"internal/handoff": {},
-	"":                 {"internal/accept", "internal/handoff"},
+	"internal/tee":     {},
+	"":                 {"internal/accept", "internal/handoff", "internal/tee"},
 	"gracenet":         {"", "internal/accept", "internal/handoff"},
-	"gracehttp":        {"gracenet", "", "internal/accept", "internal/handoff"},
+	"gracehttp":        {"gracenet", "", "internal/accept", "internal/handoff", "internal/tee"},
 	"gracedemo":        {"gracehttp"},
 
 	// What only tests import may import what it tests.

@@ -2,12 +2,12 @@ package grace
 
 import (
 	"context"
-	"log/slog"
 	"os"
 	"os/signal"
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/facebookgo/grace/internal/handoff"
 )
@@ -63,6 +63,14 @@ func (e *engine) catchRestart() {
 	})
 }
 
+// askRestart is SIGUSR2 from ourselves.
+func (e *engine) askRestart() {
+	select {
+	case e.restart <- restartSignals[0]:
+	default: // one waits already
+	}
+}
+
 // serve makes m a member until it is drained, or ctx ends.
 func (e *engine) serve(ctx context.Context, m *member) error {
 	m.drain = make(chan struct{})
@@ -71,13 +79,18 @@ func (e *engine) serve(ctx context.Context, m *member) error {
 	select {
 	case <-m.drain:
 		defer e.leave(m, l)
+		defer m.process.removePIDFile()
 		return m.service.Drain()
 	case <-ctx.Done():
+		cause := context.Cause(ctx)
+		l.h.Fail(cause)
 		e.leave(m, l) // first: the loop must not call m while it drains
+		m.process.log(stepDrain).Info("draining", "error", cause)
 		if err := m.service.Drain(); err != nil {
-			m.process.logger().Error("draining failed", "error", err)
+			m.process.log(stepDrain).Error("draining failed", "error", err)
 		}
-		return context.Cause(ctx)
+		m.process.removePIDFile()
+		return cause
 	}
 }
 
@@ -111,7 +124,7 @@ func (e *engine) join(m *member) *loop {
 		close(m.drain)
 	}
 	e.members = append(e.members, m)
-	m.process.logger().Debug("signals restart and stop this process")
+	m.process.log(stepSignal).Debug("signals restart and stop this process")
 	return l
 }
 
@@ -133,18 +146,31 @@ func (e *engine) leave(m *member, l *loop) {
 func (l *loop) run() {
 	defer close(l.done)
 	defer signal.Stop(l.stop)
+	var alone <-chan struct{} // set while a restart waits for the parent to go
 	for {
 		select {
 		case <-l.quit:
 			return
 		case sig := <-l.stop:
-			l.log().Info("stopping", "signal", sig.String())
+			l.log(stepSignal).Info("stopping", "signal", sig.String())
 			l.drain(nil)
 			return
 		case <-l.engine.restart:
-			if l.upgrade() {
-				return
+			switch {
+			case alone != nil:
+				l.log(stepSignal).Warn("a restart waits already, the signal is ignored")
+				continue
+			case !l.h.Sole():
+				alone = l.h.Hasten()
+				_, parent := l.h.Origin()
+				l.log(stepSignal).Info("restart waits until the process before this one no longer stands by", "parent", parent)
+				continue
 			}
+		case <-alone:
+			alone = nil
+		}
+		if l.upgrade() {
+			return
 		}
 	}
 }
@@ -156,55 +182,56 @@ func (l *loop) drain(child *handoff.Child) {
 	if child == nil {
 		child = l.h.Heir()
 	}
+	begin, log := time.Now(), l.handler() // before the members leave
 	l.h.Leave(child)
 	if child != nil {
+		stepLog(log, stepDrain).Info("draining", "successor", child.MainPID())
 		child.TellMain()
 		reportSuccessor(child)
-		l.log().Info("draining", "successor", child.MainPID())
 	} else {
+		stepLog(log, stepDrain).Info("draining")
 		reportStopping(l.h)
-		l.log().Info("draining")
 	}
+	defer func() { stepLog(log, stepExit).Info("drained", "after", time.Since(begin)) }()
+	l.h.Mend()
 	l.engine.mu.Lock()
 	l.phase = draining
 	for _, m := range l.engine.members {
 		close(m.drain)
 	}
 	l.engine.mu.Unlock()
+	// A second signal kills, but for SIGTERM of a service manager.
+	managed := os.Getenv("INVOCATION_ID") != ""
 	again := make(chan os.Signal, 1)
-	if os.Getenv("INVOCATION_ID") != "" {
+	if managed {
 		signal.Notify(again, syscall.SIGTERM)
 		defer signal.Stop(again)
 	}
-	signal.Stop(l.stop) // a second signal kills, but for SIGTERM of a service manager
+	signal.Stop(l.stop)
 	for {
 		select {
 		case <-l.quit:
 			return
-		case <-l.stop: // it came before Stop
-			l.drainingAlready()
+		case sig := <-l.stop: // it came before Stop
+			if managed && sig == syscall.SIGTERM {
+				l.drainingAlready()
+			} else {
+				raise(sig)
+			}
 		case <-again:
 			l.drainingAlready()
 		case <-l.engine.restart:
-			l.log().Warn("draining already, the request to restart is ignored")
+			l.log(stepSignal).Warn("draining already, the request to restart is ignored")
 		}
 	}
 }
 
 func (l *loop) drainingAlready() {
-	l.log().Info("draining already, the request to stop changes nothing")
+	l.log(stepSignal).Info("draining already, the request to stop changes nothing")
 }
 
 func (l *loop) members() []*member {
 	l.engine.mu.Lock()
 	defer l.engine.mu.Unlock()
 	return slices.Clone(l.engine.members)
-}
-
-// log is the logger of the first member.
-func (l *loop) log() *slog.Logger {
-	for _, m := range l.members() {
-		return m.process.logger()
-	}
-	return slog.New(slog.DiscardHandler)
 }

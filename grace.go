@@ -16,6 +16,11 @@
 // listeners back if the child dies. No connection is refused meanwhile; they
 // wait in the kernel.
 //
+// There is one handover at a time. SIGUSR2 while the child starts is ignored.
+// During the standby it is the child's: the child restarts when the standby is
+// over, so that one of the two has always proved itself. A standby that is longer
+// than DefaultStandby is shortened to that.
+//
 // # Three ways in
 //
 // Package gracehttp serves http.Servers. Package gracenet has Listen functions
@@ -44,6 +49,25 @@
 // Sockets that a service manager passes are inherited as sd_listen_fds(3)
 // describes. Where NOTIFY_SOCKET is set, readiness, the pid of a successor and
 // the final stop are reported as sd_notify(3) describes.
+//
+// # Records
+//
+// Each step of a handover is a record in [Process.Logger]. The attribute "step"
+// names it, "pid" is the process that writes the record, "child" or "parent" the
+// other one, "after" how long the step has taken, "error" why something failed.
+//
+//	start      a child was started (child)
+//	hello      the child takes part in the handover (child, after)
+//	ready      the child serves (child, after); in the child: it has said so (parent)
+//	standby    this process stands by (child, for)
+//	take-back  the child died, this process serves again (child, after, error)
+//	fail       the restart failed, this process serves on (child, after, error)
+//	drain      this process accepts nothing any more (successor)
+//	exit       what was in flight is finished (after)
+//	signal     what a signal that changes nothing at once has met with
+//
+// Records at level Error are failures that an operator should look at: a restart
+// that failed, a child that died. The service goes on all the same.
 //
 // # Limits
 //
@@ -92,12 +116,19 @@ type Process struct {
 	Standby time.Duration
 
 	// PreStart is called before each start of a child, on a goroutine of its
-	// own. If it returns an error no child is started.
+	// own. If it returns an error or panics no child is started.
 	PreStart func() error
 
-	// Logger gets a record for each step of a restart. If it is nil, what is
-	// at level Warn and above goes to slog.Default: requests that are refused
-	// and restarts that fail.
+	// PIDFile is a file that holds the pid of the process that serves, in
+	// decimal and with a newline; empty for none. CloseParent writes it, and so
+	// does a parent that takes the listeners back. It is replaced in one step,
+	// and removed by the last process when it stops. A path that is not absolute
+	// begins in the directory in which this process was started.
+	PIDFile string
+
+	// Logger gets a record for each step of a handover, see "Records" above. If
+	// it is nil, what is at level Warn and above goes to slog.Default: signals
+	// that are ignored and restarts that fail.
 	Logger *slog.Logger
 }
 
@@ -153,14 +184,25 @@ func (p *Process) Wait(listeners []Listener) error {
 // for that. Inherited listeners that nobody has asked for are closed. A second
 // call does nothing.
 //
+// It writes the PID file first. If that fails it returns the error, and the
+// parent is told that this process can't serve.
+//
 // A parent that uses this package is told over the control socket. One that
 // speaks only the protocol of facebookgo/grace gets SIGTERM. A service manager,
 // a shell or any other parent is sent no signal, nor is a parent that has gone.
 func (p *Process) CloseParent() error {
 	shared.catchRestart() // from now on a signal that comes before Wait is kept
 	h := handoff.This()
-	if err := h.Ready(); err != nil {
+	if err := p.writePIDFile(); err != nil {
+		h.Fail(err)
 		return err
+	}
+	first, err := h.Ready()
+	if err != nil {
+		return err
+	}
+	if origin, parent := h.Origin(); first && (origin == handoff.Parent || origin == handoff.Legacy) {
+		p.log(stepReady).Info("the old process is told that this one is ready", "parent", parent)
 	}
 	reportReady(h)
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,24 +24,24 @@ var errStopped = errors.New("told to stop")
 // do; otherwise it serves as before.
 func (l *loop) upgrade() (done bool) {
 	begin := time.Now()
-	if err := l.preStart(); err != nil {
-		return l.failed(nil, err)
+	if err := l.preStart(begin); err != nil {
+		return l.failed(begin, nil, err)
 	}
 	child, err := l.h.Start(true)
 	if err != nil {
-		return l.failed(nil, err)
+		return l.failed(begin, nil, err)
 	}
-	l.log().Info("new process started", "child", child.PID())
-	unused, err := l.awaitReady(child)
+	l.log(stepStart).Info("new process started", "child", child.PID())
+	unused, err := l.awaitReady(begin, child)
 	if err != nil {
-		return l.failed(child, err)
+		return l.failed(begin, child, err)
 	}
-	l.log().Info("new process is ready", "child", child.PID(), "after", time.Since(begin))
+	l.log(stepReady).Info("new process is ready", "child", child.PID(), "after", time.Since(begin))
 	return l.standby(child, unused)
 }
 
 // failed ends an upgrade that came to nothing.
-func (l *loop) failed(child *handoff.Child, err error) (done bool) {
+func (l *loop) failed(begin time.Time, child *handoff.Child, err error) (done bool) {
 	if errors.Is(err, errStopped) {
 		if child != nil {
 			// The signal may be the way in which a child with the original
@@ -50,29 +51,31 @@ func (l *loop) failed(child *handoff.Child, err error) (done bool) {
 		l.drain(child)
 		return true
 	}
-	attrs := []any{"error", err}
+	var attrs []any
 	if child != nil {
-		child.Kill()
 		attrs = append(attrs, "child", child.PID())
+		l.kill(child)
 	}
-	l.log().Error("restart failed, this process goes on serving", attrs...)
+	attrs = append(attrs, "after", time.Since(begin), "error", err)
+	l.log(stepFail).Error("restart failed, this process goes on serving", attrs...)
 	return false
 }
 
+// kill ends a child. One that can't be reaped now must not hold anything up.
+func (l *loop) kill(child *handoff.Child) {
+	if !child.Kill() {
+		l.log(stepFail).Warn("new process is killed, but is not gone yet", "child", child.PID())
+	}
+}
+
 // preStart runs the hooks. A hook that never returns keeps its goroutine.
-func (l *loop) preStart() error {
+func (l *loop) preStart(begin time.Time) error {
 	hooks := make(chan error, 1)
 	members := l.members()
 	go func() {
-		for _, m := range members {
-			if hook := m.process.PreStart; hook != nil {
-				if err := hook(); err != nil {
-					hooks <- fmt.Errorf("pre-start hook: %w", err)
-					return
-				}
-			}
-		}
-		hooks <- nil
+		err := errors.New("pre-start hook: ended its goroutine")
+		defer func() { hooks <- err }()
+		err = runHooks(members)
 	}()
 	for {
 		select {
@@ -83,83 +86,123 @@ func (l *loop) preStart() error {
 		case <-l.quit:
 			return errStopped
 		case <-l.engine.restart:
-			l.busy()
+			l.busy(begin, "the pre-start hook runs")
 		}
 	}
 }
 
+// runHooks runs the hooks of all members. One that panics must not take down a
+// service that only wants to be restarted.
+func runHooks(members []*member) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("pre-start hook: panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	for _, m := range members {
+		if hook := m.process.PreStart; hook != nil {
+			if err := hook(); err != nil {
+				return fmt.Errorf("pre-start hook: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// lastWords is how long what a child has sent may take to arrive after its end.
+// Only on a busy machine it takes any time at all.
+const lastWords = time.Second
+
 // awaitReady returns when the child serves, with the positions of the sockets
 // that it does not use.
-func (l *loop) awaitReady(child *handoff.Child) (unused string, err error) {
+func (l *loop) awaitReady(begin time.Time, child *handoff.Child) (unused string, err error) {
 	timeout := longest(l.members(), func(p *Process) time.Duration { return orDefault(p.StartTimeout, DefaultStartTimeout) })
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
-	messages := child.Messages()
+	var (
+		messages = child.Messages()
+		exited   = child.Exited()
+		ended    <-chan time.Time // fires when nothing more is expected
+		hello    bool
+		reason   string // which the child gave itself
+	)
 	for {
 		select {
 		case m, ok := <-messages:
 			switch {
 			case !ok:
-				return "", l.vanished(child)
+				if messages = nil; exited == nil {
+					return "", whyNotReady(child, true, reason)
+				}
+				ended = time.After(lastWords)
 			case m.Word == handoff.Ready:
 				return m.Args, nil
-			case m.Word == handoff.Leaving:
-				return "", errors.New("new process was told to stop before it was ready")
-			case m.Word != handoff.Hello:
+			case m.Word == handoff.Hello && !hello:
+				hello = true
+				l.log(stepHello).Info("new process takes part in the handover", "child", child.PID(), "after", time.Since(begin))
+			case m.Word == handoff.Failed && reason == "":
+				reason = m.Args
+				ended = time.After(lastWords)
+			default:
 				return "", fmt.Errorf("new process sent %.60q on the control socket, which is no message of a handover", strings.TrimSpace(m.Word+" "+m.Args))
 			}
-			l.log().Info("new process takes part in the handover", "child", child.PID(), "hello", m.Args)
-		case <-child.Exited():
-			return "", exitedEarly(child)
+		case <-exited:
+			if exited = nil; messages == nil {
+				return "", whyNotReady(child, true, reason)
+			}
+			ended = time.After(lastWords)
+		case <-ended:
+			return "", whyNotReady(child, exited == nil, reason)
 		case <-timer.C:
+			if !hello {
+				return "", fmt.Errorf("new process is not ready within %v, and has not said hello: it hangs at its start, or does not use this library", timeout)
+			}
 			return "", fmt.Errorf("new process is not ready within %v", timeout)
 		case <-l.stop:
 			return "", errStopped
 		case <-l.quit:
 			return "", errStopped
 		case <-l.engine.restart:
-			l.busy()
+			l.busy(begin, "the new process starts")
 		}
 	}
 }
 
-func exitedEarly(child *handoff.Child) error {
-	return fmt.Errorf("new process exited before it was ready: %s", child.Status())
-}
-
-// vanished tells why the control socket is closed. Nearly always the child has
-// exited, and its status says more.
-func (l *loop) vanished(child *handoff.Child) error {
-	select {
-	case <-child.Exited():
-		return exitedEarly(child)
-	case <-time.After(time.Second):
-		return errors.New("new process closed its control socket before it was ready")
+// whyNotReady tells why a child gave up.
+func whyNotReady(child *handoff.Child, exited bool, reason string) error {
+	switch {
+	case exited && reason != "":
+		return fmt.Errorf("new process failed: %s (%s)", reason, child.Status())
+	case exited:
+		return fmt.Errorf("new process exited before it was ready: %s", child.Status())
+	case reason != "":
+		return fmt.Errorf("new process failed: %s", reason)
 	}
+	return errors.New("new process closed its control socket before it was ready")
 }
 
-func (l *loop) busy() {
-	l.log().Warn("a restart is under way already, the signal is ignored")
+func (l *loop) busy(begin time.Time, what string) {
+	l.log(stepSignal).Warn("a restart is under way already, the signal is ignored", "now", what, "after", time.Since(begin))
 }
 
 // standby lets the child serve alone and watches over it for a while.
 func (l *loop) standby(child *handoff.Child, unused string) (done bool) {
 	child.Hold(unused)
 	l.pause()
-	d := longest(l.members(), func(p *Process) time.Duration { return orDefault(p.Standby, DefaultStandby) })
+	d := max(0, longest(l.members(), func(p *Process) time.Duration { return orDefault(p.Standby, DefaultStandby) }))
 	if d > 0 {
-		l.log().Info("standing by", "child", child.PID(), "for", d)
+		l.log(stepStandby).Info("standing by", "child", child.PID(), "for", d)
 	}
-	timer := time.NewTimer(max(d, 0))
+	ready := time.Now()
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	messages := child.Messages()
+	warned, asked := false, false
 	for {
 		select {
 		case <-timer.C:
-			select {
-			case <-child.Exited():
+			if child.Gone() {
 				continue // at the last moment
-			default:
 			}
 		case <-l.stop:
 		case <-l.quit:
@@ -167,30 +210,50 @@ func (l *loop) standby(child *handoff.Child, unused string) (done bool) {
 			switch {
 			case !ok:
 				messages = nil // only its exit tells that it has died
-				continue
-			case m.Word != handoff.Leaving:
-				continue
+			case m.Word == handoff.Leaving:
+				return l.left(child, m.Args)
+			case m.Word == handoff.Hasten:
+				asked = true
+				if d > DefaultStandby {
+					d = DefaultStandby
+					timer.Reset(max(0, time.Until(ready.Add(d))))
+					l.log(stepStandby).Info("standing by less long, since the new process shall restart", "child", child.PID(), "for", d)
+				}
+			case !warned:
+				warned = true
+				l.log(stepStandby).Warn("new process is ready already, what it sends is ignored", "child", child.PID(), "message", fmt.Sprintf("%.60s", m.Word))
 			}
-			return l.left(child, m.Args)
+			continue
 		case <-child.Exited():
 			if why, ok := lastWord(messages, 20*time.Millisecond); ok {
 				return l.left(child, why)
 			}
 			l.resume()
 			// On a busy machine what it said may come late.
-			if why, ok := lastWord(messages, time.Second); ok {
+			if why, ok := lastWord(messages, lastWords); ok {
 				l.pause()
 				return l.left(child, why)
 			}
-			l.takeBack(child)
+			l.takeBack(ready, child)
+			if asked {
+				l.engine.askRestart()
+			}
 			return false
 		case <-l.engine.restart:
 			// Who sent it can't know yet that the child is the one to ask.
-			l.log().Info("restart is passed on to the new process", "child", child.PID())
+			asked = true
+			l.log(stepSignal).Info("restart is passed on to the new process", "child", child.PID())
 			if err := child.Signal(restartSignals[0].(syscall.Signal)); err != nil {
-				l.log().Warn("restart could not be passed on", "child", child.PID(), "error", err)
+				l.log(stepSignal).Warn("restart could not be passed on", "child", child.PID(), "error", err)
 			}
 			continue
+		}
+		if child.Gone() { // in the moment in which this process was told to stop
+			if why, ok := lastWord(messages, lastWords); ok {
+				return l.left(child, why)
+			}
+			child.Release()
+			child = nil
 		}
 		l.drain(child)
 		return true
@@ -201,12 +264,12 @@ func (l *loop) standby(child *handoff.Child, unused string) (done bool) {
 func (l *loop) left(child *handoff.Child, why string) (done bool) {
 	var pid int
 	if _, err := fmt.Sscanf(why, handoff.LeavingHandover+" %d", &pid); err == nil && pid > 0 {
-		l.log().Info("new process was replaced in its turn", "child", child.PID(), "successor", pid)
+		l.log(stepStandby).Info("new process was replaced in its turn", "child", child.PID(), "successor", pid)
 		child.Replaced(pid)
 		l.drain(child)
 		return true
 	}
-	l.log().Info("new process was told to stop", "child", child.PID())
+	l.log(stepStandby).Info("new process was told to stop", "child", child.PID())
 	child.Release()
 	l.drain(nil)
 	return true
@@ -233,6 +296,7 @@ func lastWord(messages <-chan handoff.Message, wait time.Duration) (why string, 
 }
 
 func (l *loop) pause() {
+	l.h.Mend()
 	l.engine.mu.Lock()
 	defer l.engine.mu.Unlock()
 	l.phase = standby
@@ -267,10 +331,15 @@ func (l *loop) resume() {
 }
 
 // takeBack forgets a child that has died.
-func (l *loop) takeBack(child *handoff.Child) {
+func (l *loop) takeBack(ready time.Time, child *handoff.Child) {
 	child.Release()
-	child.Kill()
-	l.log().Error("new process died, this process serves again", "child", child.PID(), "error", child.Status())
+	child.Kill() // it is reaped already: this closes what belonged to it
+	l.log(stepTakeBack).Error("new process died, this process serves again", "child", child.PID(), "after", time.Since(ready), "error", child.Status())
+	for _, m := range l.members() {
+		if err := m.process.writePIDFile(); err != nil {
+			l.log(stepTakeBack).Error("PID file names the process that died", "error", err)
+		}
+	}
 }
 
 // longest is the longest time that a member has configured.

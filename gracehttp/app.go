@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -19,6 +20,7 @@ import (
 // app is one call of Serve: listen, serve, ready, run, drain, in this order.
 type app struct {
 	process     grace.Process
+	records     *slog.Logger // of the option Logger; may be nil
 	stopTimeout time.Duration
 	killTimeout time.Duration
 
@@ -48,8 +50,9 @@ func (a *app) run() error {
 		return nil
 	}
 	l := logger.Load()
-	a.process.Logger = linesTo(l)
+	a.process.Logger = newLogger(l, a.records)
 	if err := a.listen(); err != nil {
+		handoff.This().Fail(err)
 		return err
 	}
 	a.announce(l)
@@ -149,7 +152,7 @@ func (a *app) ready() {
 		return
 	}
 	if err := a.process.CloseParent(); err != nil {
-		a.process.Logger.Error("the old process could not be told that this one is ready", "error", err)
+		a.fail(err)
 	}
 }
 
@@ -192,7 +195,7 @@ func (a *app) Drain() error {
 	if a.shutdown() {
 		return nil
 	}
-	log := a.process.Logger
+	log := a.process.Logger.With("step", "drain", "pid", os.Getpid())
 	log.Warn("requests take too long, their connections are closed",
 		"connections", a.tracker.open.Load(), "after", a.stopTimeout)
 	a.each(func(s *server) { _ = s.http.Close() })

@@ -33,6 +33,7 @@ package gracehttp
 
 import (
 	"log"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -107,8 +108,26 @@ func KillTimeout(d time.Duration) option {
 	return func(a *app) { a.killTimeout = d }
 }
 
-// SetLogger sets the logger for what Serve does. Nil, as if it were never
-// called, means silence. It counts for calls of Serve that come after it.
+// PIDFile is a file that holds the pid of the process that serves, in decimal and
+// with a newline. It is written when a process becomes ready, and by one that
+// serves again because its successor has died; it is replaced in one step, and
+// removed by the last process when it stops. If it can't be written, a first
+// process stops and Serve returns the error; a new process is given up, and the
+// old one serves on. A path that is not absolute begins in the directory in which
+// the process was started. The default is none.
+func PIDFile(path string) option {
+	return func(a *app) { a.process.PIDFile = path }
+}
+
+// Logger sets a logger that gets a record for each step of a restart, as package
+// grace describes. It is independent of SetLogger. Nil, the default, means none.
+func Logger(l *slog.Logger) option {
+	return func(a *app) { a.records = l }
+}
+
+// SetLogger sets the logger for what Serve does, as lines for people. Nil, as if
+// it were never called, means silence. It counts for calls of Serve that come
+// after it.
 func SetLogger(l *log.Logger) { logger.Store(l) }
 
 var _ grace.Service = (*app)(nil)

@@ -8,16 +8,23 @@ import (
 	"net"
 	"strings"
 	"sync/atomic"
+
+	"github.com/facebookgo/grace/internal/tee"
 )
 
 var logger atomic.Pointer[log.Logger]
 
-// linesTo returns a logger that writes each record as one line to l.
-func linesTo(l *log.Logger) *slog.Logger {
-	if l == nil {
-		return slog.New(slog.DiscardHandler)
+// newLogger returns a logger that writes each record as one line to l, and to
+// records as it is. Both may be nil.
+func newLogger(l *log.Logger, records *slog.Logger) *slog.Logger {
+	var handlers []slog.Handler
+	if l != nil {
+		handlers = append(handlers, lines{l})
 	}
-	return slog.New(lines{l})
+	if records != nil {
+		handlers = append(handlers, records.Handler())
+	}
+	return slog.New(tee.New(handlers...))
 }
 
 // lines writes records the way the other lines of this package look: a sentence
@@ -36,7 +43,7 @@ func (h lines) Handle(_ context.Context, r slog.Record) error {
 	return h.Output(2, b.String())
 }
 
-// Records of the engine have all their attributes themselves.
+// The step that a record belongs to and our pid are for programs to read.
 func (h lines) WithAttrs([]slog.Attr) slog.Handler { return h }
 func (h lines) WithGroup(string) slog.Handler      { return h }
 

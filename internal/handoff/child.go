@@ -262,13 +262,13 @@ func (p *Process) wakeClaimed() {
 }
 
 // Ready says to the parent that this process serves. Sockets that nobody has
-// asked for are closed. Only the first call does anything.
-func (p *Process) Ready() error {
+// asked for are closed. Only the first call does anything, and says so.
+func (p *Process) Ready() (first bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.claim()
 	if p.ready {
-		return nil
+		return false, nil
 	}
 	p.ready = true
 	var unused []string
@@ -282,18 +282,32 @@ func (p *Process) Ready() error {
 	switch {
 	case p.control != nil:
 		if err := p.control.send(Ready, strings.Join(unused, ",")); err == nil {
+			if p.hasten {
+				_ = p.control.send(Hasten)
+			}
 			go p.watchParent() // ends with the parent
-			return nil
+			return true, nil
 		}
 		p.control.close() // the parent has gone
 		p.control = nil
 	case p.origin == Parent || p.origin == Legacy:
 		if err := terminateParent(p.ppid); err != nil {
-			return fmt.Errorf("failed to close parent: %w", err)
+			return true, fmt.Errorf("failed to close parent: %w", err)
 		}
 	}
 	p.alone()
-	return nil
+	return true, nil
+}
+
+// Fail tells the parent why this process can't serve, if it has not said that it
+// does. The first reason is the one that counts.
+func (p *Process) Fail(why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.control != nil && !p.ready && !p.failed {
+		p.failed = true
+		_ = p.control.send(Failed, strings.Join(strings.Fields(why.Error()), " "))
+	}
 }
 
 // watchParent waits until the parent ends its standby or is gone.

@@ -14,7 +14,9 @@ const version = 1
 // Words that go over the control socket.
 const (
 	Hello   = "hello"
+	Failed  = "failed"
 	Ready   = "ready"
+	Hasten  = "hasten"
 	Leaving = "leaving"
 	Main    = "main"
 )

@@ -25,7 +25,9 @@
 // One end of a stream socketpair, outside LISTEN_FDS. Either side sends lines:
 //
 //	child:   hello 1 PID           at its start; 1 is the version of the protocol
+//	         failed WHY            it can't serve, and is about to exit
 //	         ready [I,J,...]       it serves; the sockets with these positions it closed unused
+//	         hasten                it was asked to restart, and waits for the end of the standby
 //	         leaving stop          it was told to stop and drains
 //	         leaving handover PID  its own child, PID, has taken over
 //	parent:  main                  the standby is over, the child is on its own
@@ -61,10 +63,13 @@ type Process struct {
 	active []*Socket // what is passed on
 	pruned int       // len(active) when closed sockets were last removed
 
-	control *control // to the parent; nil if there is none
-	ready   bool     // Ready was called
-	sole    bool     // no parent can take the sockets back
-	heir    *Child   // the child that took over last; nil if it has died
+	control *control      // to the parent; nil if there is none
+	ready   bool          // Ready was called
+	failed  bool          // Fail was called
+	hasten  bool          // Hasten was called
+	sole    bool          // no parent can take the sockets back
+	isSole  chan struct{} // closed when sole becomes true; nil if nobody waits
+	heir    *Child        // the child that took over last; nil if it has died
 }
 
 // Origin tells who started this process.
@@ -109,6 +114,28 @@ func (p *Process) Sole() bool {
 	return p.sole
 }
 
+// Hasten asks a parent on standby to make an end of it, and returns a channel
+// that is closed when this process is on its own.
+func (p *Process) Hasten() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.isSole == nil {
+		p.isSole = make(chan struct{})
+		if p.sole {
+			close(p.isSole)
+		}
+	}
+	p.hasten = true
+	if p.control != nil && p.ready {
+		_ = p.control.send(Hasten)
+	}
+	return p.isSole
+}
+
+// Dir is the directory in which this process was started, or "" if it is not
+// known. The program may have left it since.
+func (p *Process) Dir() string { return p.dir }
+
 // unlinker is a listener whose Close can remove a path: net.UnixListener.
 type unlinker interface{ SetUnlinkOnClose(bool) }
 
@@ -143,6 +170,9 @@ func (p *Process) setUnlink(sockets ...*Socket) {
 
 // alone notes that no parent can take the sockets back any more. mu is held.
 func (p *Process) alone() {
+	if !p.sole && p.isSole != nil {
+		close(p.isSole)
+	}
 	p.sole = true
 	for _, s := range p.active {
 		if !s.made {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Child is a process that this one has started to take over.
@@ -162,8 +163,10 @@ func lookPath(argv0, dir string) (string, error) {
 
 // startError says what to do where the bare error misleads.
 func startError(argv0, dir string, err error) error {
-	if _, statErr := os.Stat(dir); dir != "" && statErr != nil {
-		return fmt.Errorf("directory where this process was started: %w", statErr)
+	if dir != "" {
+		if dirErr := enter(dir); dirErr != nil {
+			return fmt.Errorf("directory where this process was started: %w", dirErr)
+		}
 	}
 	return &fs.PathError{Op: "fork/exec", Path: argv0, Err: err}
 }
@@ -185,6 +188,7 @@ func (c *Child) read() {
 // the exit status of a command that the program runs.
 func (c *Child) wait() {
 	c.state, c.waitErr = c.process.Wait()
+	c.parent.Mend()
 	// One that ends well may have handed over to a child of its own.
 	if c.waitErr == nil && !c.state.Success() {
 		c.parent.mu.Lock()
@@ -210,6 +214,16 @@ func (c *Child) Messages() <-chan Message {
 // Exited is closed when the child has exited and is reaped. Status then tells
 // how it ended.
 func (c *Child) Exited() <-chan struct{} { return c.exited }
+
+// Gone reports whether the child has exited and is reaped.
+func (c *Child) Gone() bool {
+	select {
+	case <-c.exited:
+		return true
+	default:
+		return false
+	}
+}
 
 // Status tells how the child ended.
 func (c *Child) Status() string {
@@ -296,12 +310,24 @@ func (c *Child) TellMain() {
 // not reaped before it is known to have exited.
 func (c *Child) Signal(sig syscall.Signal) error { return c.process.Signal(sig) }
 
-// Kill ends the child if it still runs, and returns when it is reaped and all
-// that belonged to it is closed.
-func (c *Child) Kill() {
+// reapTimeout is how long Kill waits. A process that sleeps in the kernel, or
+// that a debugger holds, does not go at once.
+const reapTimeout = 5 * time.Second
+
+// Kill ends the child if it still runs, and closes all that belonged to it. It
+// reports whether the child is reaped. One that takes too long will be in its
+// own time.
+func (c *Child) Kill() (gone bool) {
 	_ = c.process.Kill()
-	<-c.exited
+	timer := time.NewTimer(reapTimeout)
+	defer timer.Stop()
+	select {
+	case <-c.exited:
+		gone = true
+	case <-timer.C:
+	}
 	c.closeControl()
+	return gone
 }
 
 func (c *Child) closeControl() {

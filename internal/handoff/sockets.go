@@ -83,6 +83,21 @@ func (p *Process) List(ls []net.Listener) {
 	p.active = append(first, p.active...)
 }
 
+// Mend makes the sockets non-blocking, as this process needs them. A child shares
+// that with us, and may have changed it: os.File.Fd does, and with it os/exec.
+// An Accept that has come upon a blocking socket is woken.
+func (p *Process) Mend() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	blocked := false
+	for _, s := range p.active {
+		blocked = setNonblock(s.conn) || blocked
+	}
+	if blocked {
+		interruptThreads()
+	}
+}
+
 // networkName is network if it can stand in a marker, as those of package net
 // can. A program may have listeners of its own.
 func networkName(network string) string {

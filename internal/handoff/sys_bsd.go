@@ -6,4 +6,8 @@ package handoff
 // started us on purpose.
 func isGrace(pid int) bool { return pid != 1 }
 
+// interruptThreads does nothing where a signal can't be sent to a thread. What
+// blocks goes on with the next connection.
+func interruptThreads() {}
+
 func terminateParent(ppid int) error { return killParent(ppid) }

@@ -21,6 +21,21 @@ func isGrace(pid int) bool {
 	return string(argv0) == os.Args[0]
 }
 
+// interruptThreads makes system calls of this process that block begin anew,
+// such as an accept that should not have. SIGURG is what the Go runtime uses for
+// itself to interrupt a thread; one more has no effect.
+func interruptThreads() {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return
+	}
+	for _, t := range threads {
+		if tid, err := strconv.Atoi(t.Name()); err == nil {
+			_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+		}
+	}
+}
+
 // terminateParent sends SIGTERM to our parent if it is still the process that
 // started us. The pidfd rules out that the pid has been given to another one
 // between the check and the signal.

@@ -134,6 +134,35 @@ func open(c syscall.Conn) (id fileID, ok bool) {
 	return id, err == nil
 }
 
+// setNonblock makes c non-blocking if it is open, and reports whether it was not.
+func setNonblock(c syscall.Conn) (changed bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) {
+		flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+		if err == nil && flags&unix.O_NONBLOCK == 0 {
+			changed = unix.SetNonblock(int(fd), true) == nil
+		}
+	})
+	return changed
+}
+
+// enter tells why a process could not be started in dir.
+func enter(dir string) error {
+	st, err := os.Stat(dir)
+	if err == nil && !st.IsDir() {
+		err = &os.PathError{Op: "chdir", Path: dir, Err: unix.ENOTDIR}
+	}
+	if err == nil {
+		if accessErr := unix.Faccessat(unix.AT_FDCWD, dir, unix.X_OK, unix.AT_EACCESS); accessErr != nil {
+			err = &os.PathError{Op: "chdir", Path: dir, Err: accessErr}
+		}
+	}
+	return err
+}
+
 func closeFD(fd int) { _ = unix.Close(fd) }
 
 // socketpair returns the two ends of a control socket, close-on-exec.

@@ -127,6 +127,7 @@ type Load struct {
 	done sync.WaitGroup
 
 	asking   sync.RWMutex // held for writing while paused
+	paused   bool         // for the test that does it
 	mu       sync.Mutex
 	changed  chan struct{}
 	requests int
@@ -172,10 +173,16 @@ func (l *Load) run(target Target) {
 }
 
 // Pause returns when no request is under way, and lets none begin.
-func (l *Load) Pause() { l.asking.Lock() }
+func (l *Load) Pause() {
+	l.asking.Lock()
+	l.paused = true
+}
 
 // Resume ends Pause.
-func (l *Load) Resume() { l.asking.Unlock() }
+func (l *Load) Resume() {
+	l.paused = false
+	l.asking.Unlock()
+}
 
 // WaitPID waits until pid has answered a request.
 func (l *Load) WaitPID(pid int) {
@@ -218,6 +225,9 @@ func (l *Load) end() {
 		close(l.stop)
 	}
 	l.mu.Unlock()
+	if l.paused { // the test has failed meanwhile
+		l.Resume()
+	}
 	l.done.Wait()
 }
 

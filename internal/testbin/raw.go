@@ -83,7 +83,7 @@ func StandbyRaw(t *testing.T, role string) {
 	s.waitSignals(parent)
 	for range 2 {
 		child := s.RestartPID(parent)
-		s.WaitLog(parent, fmt.Sprintf("%q child=%d", "standing by", child))
+		s.WaitLog(parent, fmt.Sprintf("step=standby pid=%d child=%d", parent, child))
 		// These wait in the kernel while nobody accepts.
 		s.Freeze(child)
 		answers := make(chan string)

@@ -12,9 +12,10 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
+	"slices"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/facebookgo/grace"
 	"github.com/facebookgo/grace/gracehttp"
@@ -30,11 +31,7 @@ var roles = map[string]func(play.Config) error{
 	"grace":        serveGrace,
 	"startprocess": serveStartProcess,
 	"env":          reportEnv,
-	"exit":         func(play.Config) error { os.Exit(7); return nil },
-	"hang":         hang,
-	"panic":        func(play.Config) error { panic("on purpose") },
-	"rubbish":      sendRubbish,
-	"close":        closeDescriptors,
+	"mixed":        serveMixed,
 }
 
 // serveHTTP serves with one call of gracehttp.
@@ -44,6 +41,30 @@ func serveHTTP(cfg play.Config) error {
 		return err
 	}
 	return play.Done(serve(0, len(cfg.Listens)))
+}
+
+// serveMixed serves the networks that are not "tcp" with a raw server, in the
+// same process.
+func serveMixed(cfg play.Config) error {
+	raw := cfg
+	isHTTP := func(l play.Listen) bool { return l.Network == "tcp" }
+	raw.Listens = slices.DeleteFunc(slices.Clone(cfg.Listens), isHTTP)
+	cfg.Listens = slices.DeleteFunc(cfg.Listens, func(l play.Listen) bool { return !isHTTP(l) })
+	listeners, err := listenRaw(raw)
+	if err != nil {
+		return err
+	}
+	for _, l := range listeners {
+		go serveLines(l)
+	}
+	serve, err := httpServers(cfg)
+	if err != nil {
+		return err
+	}
+	waited := make(chan error)
+	go func() { waited <- rawProcess(raw).Wait(listeners) }()
+	err = serve(0, len(cfg.Listens))
+	return play.Done(errors.Join(<-waited, err))
 }
 
 // serveTwice serves with two calls of gracehttp in one process, the second one
@@ -98,6 +119,12 @@ func httpServers(cfg play.Config) (func(from, to int) error, error) {
 	if cfg.StopTimeout != 0 {
 		options = append(options, gracehttp.StopTimeout(cfg.StopTimeout))
 	}
+	if cfg.PIDFile != "" {
+		options = append(options, gracehttp.PIDFile(cfg.PIDFile))
+	}
+	if cfg.Records {
+		options = append(options, gracehttp.Logger(slog.New(slog.NewJSONHandler(recordWriter{}, nil))))
+	}
 	return func(from, to int) error {
 		return gracehttp.ServeWithOptions(servers[from:to], options...)
 	}, nil
@@ -109,10 +136,18 @@ func preStart(cfg play.Config) error {
 			return err
 		}
 	}
-	if cfg.PreStart != "" {
-		return errors.New(cfg.PreStart)
+	switch cfg.PreStart {
+	case "":
+		return nil
+	case "panic":
+		panic("on purpose")
+	case "exit":
+		runtime.Goexit()
+	case "hang":
+		play.Emit(play.Event{Event: play.Log, Text: "the hook runs"})
+		return hang(cfg)
 	}
-	return nil
+	return errors.New(cfg.PreStart)
 }
 
 // serveLines runs an accept loop until the listener is closed.
@@ -131,16 +166,24 @@ func serveLines(l net.Listener) {
 
 // serveNet is a raw server on gracenet.Net and grace.Wait.
 func serveNet(cfg play.Config) error {
+	listeners, err := listenRaw(cfg)
+	if err != nil {
+		return err
+	}
+	return serveListeners(cfg, listeners)
+}
+
+func listenRaw(cfg play.Config) ([]grace.Listener, error) {
 	var n gracenet.Net
 	var listeners []grace.Listener
 	for _, l := range cfg.Listens {
 		l, err := n.Listen(l.Network, l.Addr)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		listeners = append(listeners, grace.NewListener(l.(grace.Listener)))
 	}
-	return serveListeners(cfg, listeners)
+	return listeners, nil
 }
 
 // serveGrace is a raw server on the root package alone.
@@ -168,16 +211,7 @@ func serveListeners(cfg play.Config, listeners []grace.Listener) error {
 		addrs = append(addrs, l.Addr().String())
 		go serveLines(l)
 	}
-	p := grace.Process{
-		TermTimeout:  cfg.TermTimeout,
-		StartTimeout: cfg.StartTimeout,
-		Standby:      cfg.Standby,
-		PreStart:     func() error { return preStart(cfg) },
-		Logger:       slog.New(slog.NewTextHandler(logWriter{}, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	}
-	if p.Standby == 0 {
-		p.Standby = -1
-	}
+	p := rawProcess(cfg)
 	play.Emit(play.Event{Event: play.Serving, Addrs: addrs})
 	if err := p.CloseParent(); err != nil {
 		return err
@@ -193,6 +227,22 @@ func serveListeners(cfg play.Config, listeners []grace.Listener) error {
 		}
 	}()
 	return play.Done(p.Wait(listeners))
+}
+
+// rawProcess says how a raw server is restarted.
+func rawProcess(cfg play.Config) *grace.Process {
+	p := &grace.Process{
+		TermTimeout:  cfg.TermTimeout,
+		StartTimeout: cfg.StartTimeout,
+		Standby:      cfg.Standby,
+		PIDFile:      cfg.PIDFile,
+		PreStart:     func() error { return preStart(cfg) },
+		Logger:       slog.New(slog.NewTextHandler(logWriter{}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	if p.Standby == 0 {
+		p.Standby = -1
+	}
+	return p
 }
 
 // reportEnv says what a program sees that does not ask for a socket.
@@ -215,33 +265,6 @@ func text(err error) string {
 		return "no error"
 	}
 	return err.Error()
-}
-
-// sendRubbish writes to every socket it was given that is not a listener.
-func sendRubbish(play.Config) error {
-	for fd := 3; fd < 20; fd++ {
-		_, _ = syscall.Write(fd, []byte("rubbish \x00\xff\n"))
-	}
-	return hang(play.Config{})
-}
-
-// closeDescriptors closes what it was given, as daemons do, and goes on.
-func closeDescriptors(play.Config) error {
-	for fd := 3; fd < 20; fd++ {
-		// Not those of the Go runtime, which are no sockets.
-		if _, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_TYPE); err == nil {
-			_ = syscall.Close(fd)
-		}
-	}
-	return hang(play.Config{})
-}
-
-// hang never becomes ready. A timer keeps the runtime from calling it a
-// deadlock.
-func hang(play.Config) error {
-	for {
-		time.Sleep(time.Hour)
-	}
 }
 
 // serveStartProcess is a raw server that restarts itself through

@@ -39,26 +39,26 @@ type Service struct {
 }
 
 // Option changes how the first process is started.
-type Option func(*exec.Cmd)
+type Option func(*Service, *exec.Cmd)
 
 // Env adds variables to the environment.
 func Env(kv ...string) Option {
-	return func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, kv...) }
+	return func(_ *Service, cmd *exec.Cmd) { cmd.Env = append(cmd.Env, kv...) }
 }
 
 // Files passes files as descriptors 3 and up.
 func Files(files ...*os.File) Option {
-	return func(cmd *exec.Cmd) { cmd.ExtraFiles = files }
+	return func(_ *Service, cmd *exec.Cmd) { cmd.ExtraFiles = files }
 }
 
 // Argv0 starts the program under another name: "./server" in its directory.
 func Argv0(name string) Option {
-	return func(cmd *exec.Cmd) { cmd.Path, cmd.Args[0] = name, name }
+	return func(_ *Service, cmd *exec.Cmd) { cmd.Path, cmd.Args[0] = name, name }
 }
 
 // OwnListenPID sets LISTEN_PID to the pid of the process, as service managers do.
 func OwnListenPID() Option {
-	return func(cmd *exec.Cmd) {
+	return func(_ *Service, cmd *exec.Cmd) {
 		cmd.Args = []string{"sh", "-c", `LISTEN_PID=$$ exec "$0"`, cmd.Path}
 		cmd.Path = "/bin/sh"
 	}
@@ -66,7 +66,7 @@ func OwnListenPID() Option {
 
 // Dir starts the program in another directory.
 func Dir(dir string) Option {
-	return func(cmd *exec.Cmd) { cmd.Dir = dir }
+	return func(_ *Service, cmd *exec.Cmd) { cmd.Dir = dir }
 }
 
 // Start starts a service and waits until it serves, or has failed. What is left
@@ -109,7 +109,7 @@ func Launch(t *testing.T, program string, cfg play.Config, options ...Option) *S
 		"GORACE=atexit_sleep_ms=0") // else each process takes a second to exit
 	cmd.Stdout, cmd.Stderr = w, ew
 	for _, o := range options {
-		o(cmd)
+		o(s, cmd)
 	}
 	cmd.Env = slices.DeleteFunc(cmd.Env, func(kv string) bool { return kv == "" })
 	err = cmd.Start()
@@ -363,6 +363,45 @@ func (s *Service) WaitGone() {
 	}
 }
 
+// Poll waits until done reports true, which nothing announces.
+func Poll(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(Patience); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// Processes returns the pids of all processes of the service.
+func (s *Service) Processes() []int { return s.alive() }
+
+// WaitExit waits until the process pid has exited. It may be a zombie.
+func (s *Service) WaitExit(pid int) {
+	s.t.Helper()
+	Poll(s.t, fmt.Sprintf("pid %d to exit", pid), func() bool { return !slices.Contains(s.alive(), pid) })
+}
+
+// WaitOne waits until one process is left and no restart that was asked for is
+// still to be begun.
+func (s *Service) WaitOne() {
+	s.t.Helper()
+	Poll(s.t, "one process to be left", func() bool {
+		waiting := map[int]bool{}
+		for _, e := range s.Events() {
+			switch {
+			case strings.Contains(e.Text, "restart waits until"):
+				waiting[e.PID] = true
+			case strings.Contains(e.Text, "new process started"), strings.Contains(e.Text, "restart failed"):
+				delete(waiting, e.PID)
+			}
+		}
+		newest, _ := s.Newest()
+		alive := s.alive()
+		return len(waiting) == 0 && len(alive) == 1 && alive[0] == newest
+	})
+}
+
 // kill ends every process that is left. It knows them by their events, and those
 // that never said anything by the configuration that is in their environment.
 func (s *Service) kill() {
@@ -403,14 +442,10 @@ func (s *Service) alive() []int {
 func (s *Service) Freeze(pid int) {
 	s.t.Helper()
 	s.Signal(pid, syscall.SIGSTOP)
-	for deadline := time.Now().Add(Patience); ; time.Sleep(time.Millisecond) {
-		if p, err := readStat(fmt.Sprintf("/proc/%d/stat", pid)); err != nil || p.state == "T" {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("pid %d does not stop", pid)
-		}
-	}
+	Poll(s.t, fmt.Sprintf("pid %d to stop", pid), func() bool {
+		p, err := readStat(fmt.Sprintf("/proc/%d/stat", pid))
+		return err != nil || p.state == "T"
+	})
 }
 
 // stat is what /proc/PID/stat says of a process.

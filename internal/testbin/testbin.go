@@ -39,6 +39,9 @@ func Main(m *testing.M) {
 	}
 	role, ok := roles[cfg.Role]
 	if !ok {
+		role, ok = faults[cfg.Role]
+	}
+	if !ok {
 		play.Fail(fmt.Errorf("no such role: %q", cfg.Role))
 	}
 	if cfg.Chdir != "" {
@@ -58,6 +61,14 @@ type logWriter struct{}
 
 func (logWriter) Write(b []byte) (int, error) {
 	play.Emit(play.Event{Event: play.Log, Text: string(b[:len(b)-1])})
+	return len(b), nil
+}
+
+// recordWriter makes an event of each record.
+type recordWriter struct{}
+
+func (recordWriter) Write(b []byte) (int, error) {
+	play.Emit(play.Event{Event: play.Record, Text: string(b)})
 	return len(b), nil
 }
 

@@ -12,7 +12,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,9 +35,11 @@ type Config struct {
 	TermTimeout  time.Duration
 
 	Delay    time.Duration     // before it does anything
-	PreStart string            // error that the pre-start hook returns
+	PreStart string            // error that the pre-start hook returns; or "panic", "exit", "hang"
 	SetEnv   map[string]string // set by the pre-start hook
 	Chdir    string            // where the process goes after its start
+	PIDFile  string
+	Records  bool // role http: report the records of the option Logger
 }
 
 // Listen is one address.
@@ -58,6 +62,7 @@ const (
 	Asked    = "asked"    // Text is a question that takes time
 	Serving  = "serving"  // Addrs are those it listens on
 	Log      = "log"      // Text is a line that the library logged
+	Record   = "record"   // Text is a record that the library logged, in JSON
 	Returned = "returned" // Text is the error of Serve or Wait
 	Failed   = "failed"   // Text is why it can't serve
 )
@@ -86,6 +91,15 @@ func Done(err error) error {
 	}
 	Emit(Event{Event: Returned, Text: text})
 	return err
+}
+
+func init() {
+	if os.Getenv(EnvConfig) == "" {
+		return
+	}
+	if cfg, err := ReadConfig(); err == nil && cfg.Role == "panic in init" {
+		panic("on purpose, in init")
+	}
 }
 
 var emitting sync.Mutex
@@ -118,8 +132,10 @@ func Handle(w http.ResponseWriter, r *http.Request) {
 }
 
 // Answer is what all servers can do: "" for the pid, "sleep 1s" for the pid
-// after that time, "fds" for the open descriptors, "env NAME", "dir", and "run" for what the
-// program prints that is installed now.
+// after that time, "until FILE" for the pid as soon as there is that file, "fds"
+// for the open descriptors, "goroutines" for their number, "env NAME", "dir",
+// and "run" for what the program prints that is installed now. "limit R N" sets
+// the resource limit R, "exit 1" and "panic" end the process.
 func Answer(question string) string {
 	verb, arg, _ := strings.Cut(question, " ")
 	switch verb {
@@ -133,6 +149,32 @@ func Answer(question string) string {
 		Emit(Event{Event: Asked, Text: question})
 		time.Sleep(d)
 		return fmt.Sprint(os.Getpid())
+	case "until":
+		Emit(Event{Event: Asked, Text: question})
+		for {
+			if _, err := os.Stat(arg); err == nil {
+				return fmt.Sprint(os.Getpid())
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	case "exit":
+		code, err := strconv.Atoi(arg)
+		if err != nil {
+			return err.Error()
+		}
+		os.Exit(code)
+	case "panic":
+		go panic("on purpose")
+		select {}
+	case "limit":
+		var resource int
+		var value uint64
+		if _, err := fmt.Sscan(arg, &resource, &value); err != nil {
+			return err.Error()
+		}
+		return limit(resource, value)
+	case "goroutines":
+		return fmt.Sprint(runtime.NumGoroutine())
 	case "fds":
 		return Descriptors()
 	case "env":
@@ -148,6 +190,20 @@ func Answer(question string) string {
 		return dir
 	}
 	return "what is " + verb + "?"
+}
+
+// limit sets a resource limit of this process, as setrlimit(2) does. The hard
+// limit stays.
+func limit(resource int, value uint64) string {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(resource, &l); err != nil {
+		return err.Error()
+	}
+	l.Cur = min(value, l.Max)
+	if err := syscall.Setrlimit(resource, &l); err != nil {
+		return err.Error()
+	}
+	return "limited"
 }
 
 // Descriptors lists the open descriptors and what they are open on, but for the

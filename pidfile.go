@@ -1,0 +1,73 @@
+package grace
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/facebookgo/grace/internal/handoff"
+)
+
+// pidFile is where the PID file of p is. A path that is not absolute begins where
+// this process was started, as it does for every generation.
+func (p *Process) pidFile() string {
+	if filepath.IsAbs(p.PIDFile) {
+		return p.PIDFile
+	}
+	return filepath.Join(handoff.This().Dir(), p.PIDFile)
+}
+
+// writePIDFile puts the pid of this process in the PID file, in one step: a
+// reader finds the old one or the new one, and an error leaves the old one there.
+func (p *Process) writePIDFile() error {
+	if p.PIDFile == "" {
+		return nil
+	}
+	path := p.pidFile()
+	err := replaceFile(path, strconv.Itoa(os.Getpid())+"\n")
+	if err != nil {
+		return fmt.Errorf("grace: write PID file %s: %w", path, err)
+	}
+	return nil
+}
+
+func replaceFile(path, content string) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.WriteString(content)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// removePIDFile removes the PID file if it names this process: nobody comes
+// after it.
+func (p *Process) removePIDFile() {
+	if p.PIDFile == "" || handoff.This().Heir() != nil {
+		return
+	}
+	path := p.pidFile()
+	b, err := os.ReadFile(path)
+	if err != nil || strings.TrimSpace(string(b)) != strconv.Itoa(os.Getpid()) {
+		return
+	}
+	if err := os.Remove(path); err != nil {
+		p.log(stepExit).Warn("PID file is left behind", "error", err)
+	}
+}
