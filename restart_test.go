@@ -3,10 +3,12 @@
 package grace_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/facebookgo/grace"
 	"github.com/facebookgo/grace/internal/testbin"
@@ -52,5 +54,38 @@ func TestProgramCallsRestart(t *testing.T) {
 func TestRestartNeedsListeners(t *testing.T) {
 	if err := grace.Restart(nil); err == nil {
 		t.Error("Restart without listeners = nil")
+	}
+}
+
+// A child that the program itself has replaced during the standby has not died.
+// The parent goes, and names the process that serves to the service manager.
+func TestChildIsReplacedOnStandby(t *testing.T) {
+	notify, told := testbin.NotifySocket(t)
+	path := filepath.Join(t.TempDir(), "socket")
+	cfg := play.Config{Role: "grace", Listens: []play.Listen{{Network: "unix", Addr: path}}, Standby: time.Hour}
+	s := testbin.Start(t, cfg, testbin.Env("NOTIFY_SOCKET="+notify))
+	testbin.ExpectTold(t, told, "READY=1")
+	first, _ := s.Newest()
+	s.WaitLog(first, "signals restart and stop this process")
+	second := s.RestartPID(first)
+	s.WaitLog(first, "standing by")
+	s.WaitLog(second, "signals restart and stop this process")
+	n := len(s.Events())
+	s.Signal(second, syscall.SIGHUP)
+	third := s.WaitAfter(n, "the third generation", func(e play.Event) bool { return e.Event == play.Serving }).PID
+	s.WaitReturned(second)
+	s.WaitReturned(first)
+	s.WaitLog(first, fmt.Sprintf("child=%d successor=%d", second, third))
+	// Once from the second, which is not believed, and once from the first.
+	for range 2 {
+		testbin.ExpectTold(t, told, fmt.Sprintf("MAINPID=%d\nREADY=1", third))
+	}
+	if pid := testbin.AskPID(t, testbin.Lines("unix", path)); pid != third {
+		t.Errorf("answered by %d, want %d", pid, third)
+	}
+	s.WaitLog(third, "signals restart and stop this process")
+	s.Stop()
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("path of the unix socket: %v, want it gone", err)
 	}
 }

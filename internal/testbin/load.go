@@ -31,8 +31,14 @@ func HTTP(scheme, addr string) Target {
 // KeepAlive asks over HTTP on one connection for as long as the server keeps it,
 // and never twice.
 func KeepAlive(addr string) Target {
+	target, _ := Kept(addr)
+	return target
+}
+
+// Kept is KeepAlive, with a function that closes the connection if it is idle.
+func Kept(addr string) (target Target, hangUp func()) {
 	client := &http.Client{Timeout: Patience, Transport: &http.Transport{MaxConnsPerHost: 1}}
-	return func(question string) (string, error) {
+	target = func(question string) (string, error) {
 		// A body that can't be read again keeps net/http from trying again.
 		req, err := http.NewRequest("POST", "http://"+addr+"/"+question, io.MultiReader())
 		if err != nil {
@@ -40,6 +46,7 @@ func KeepAlive(addr string) Target {
 		}
 		return do(client, req)
 	}
+	return target, client.CloseIdleConnections
 }
 
 func get(client *http.Client, scheme, addr, question string) (string, error) {

@@ -99,6 +99,11 @@ func StandbyRaw(t *testing.T, role string) {
 				t.Errorf("got %s, want %s", got, want)
 			}
 		}
+		for _, name := range []string{"stream", "packet"} {
+			if _, err := os.Lstat(filepath.Join(dir, name)); err != nil && (name == "stream" || runtime.GOOS == "linux") {
+				t.Errorf("path of the unix socket: %v, want it there", err)
+			}
+		}
 	}
 	s.Signal(parent, syscall.SIGTERM)
 	s.WaitGone()
