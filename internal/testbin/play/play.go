@@ -192,20 +192,6 @@ func Answer(question string) string {
 	return "what is " + verb + "?"
 }
 
-// limit sets a resource limit of this process, as setrlimit(2) does. The hard
-// limit stays.
-func limit(resource int, value uint64) string {
-	var l syscall.Rlimit
-	if err := syscall.Getrlimit(resource, &l); err != nil {
-		return err.Error()
-	}
-	l.Cur = min(value, l.Max)
-	if err := syscall.Setrlimit(resource, &l); err != nil {
-		return err.Error()
-	}
-	return "limited"
-}
-
 // Descriptors lists the open descriptors and what they are open on, but for the
 // connections of the moment and the null device.
 func Descriptors() string {
