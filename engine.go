@@ -160,7 +160,7 @@ func (l *loop) run() {
 			case alone != nil:
 				l.log(stepSignal).Warn("a restart waits already, the signal is ignored")
 				continue
-			case !l.h.Sole():
+			case l.h.Guarded():
 				alone = l.h.Hasten()
 				_, parent := l.h.Origin()
 				l.log(stepSignal).Info("restart waits until the process before this one no longer stands by", "parent", parent)

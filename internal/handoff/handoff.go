@@ -114,6 +114,14 @@ func (p *Process) Sole() bool {
 	return p.sole
 }
 
+// Guarded reports whether there is a parent that watches over this process, and
+// takes the sockets back if it dies.
+func (p *Process) Guarded() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.control != nil && !p.sole
+}
+
 // Hasten asks a parent on standby to make an end of it, and returns a channel
 // that is closed when this process is on its own.
 func (p *Process) Hasten() <-chan struct{} {
