@@ -89,3 +89,27 @@ func TestChildIsReplacedOnStandby(t *testing.T) {
 		t.Errorf("path of the unix socket: %v, want it gone", err)
 	}
 }
+
+// A child is told to stop before it has learned that its parent has gone. It is
+// the last one all the same, and removes the path.
+func TestStopRightAfterTheParent(t *testing.T) {
+	for range 5 {
+		path := filepath.Join(t.TempDir(), "socket")
+		cfg := play.Config{Role: "grace", Listens: []play.Listen{{Network: "unix", Addr: path}}, Standby: time.Hour}
+		s := testbin.Start(t, cfg)
+		parent, _ := s.Newest()
+		s.WaitLog(parent, "signals restart and stop this process")
+		child := s.RestartPID(parent)
+		s.WaitLog(parent, "standing by")
+		s.WaitLog(child, "signals restart and stop this process")
+		s.Freeze(child)
+		s.Signal(parent, syscall.SIGTERM)
+		s.WaitExit(parent)
+		s.Signal(child, syscall.SIGTERM)
+		s.Signal(child, syscall.SIGCONT)
+		s.WaitGone()
+		if _, err := os.Lstat(path); !os.IsNotExist(err) {
+			t.Fatalf("path of the unix socket: %v, want it gone", err)
+		}
+	}
+}

@@ -336,7 +336,12 @@ func (p *Process) Leave(heir *Child) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.control != nil && p.ready {
-		_ = p.control.send(Leaving, why...)
+	if p.control == nil || !p.ready {
+		return
+	}
+	// That the standby is over may not have been read yet. Who closes the
+	// sockets now must know.
+	if err := p.control.send(Leaving, why...); err != nil || readable(p.control.conn) {
+		p.alone()
 	}
 }

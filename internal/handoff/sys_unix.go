@@ -163,6 +163,19 @@ func enter(dir string) error {
 	return err
 }
 
+// readable reports whether something was sent to c, or its other end is closed.
+func readable(c *net.UnixConn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	err = raw.Control(func(fd uintptr) {
+		n, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	})
+	return err == nil && n > 0
+}
+
 func closeFD(fd int) { _ = unix.Close(fd) }
 
 // socketpair returns the two ends of a control socket, close-on-exec.
