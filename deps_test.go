@@ -22,11 +22,12 @@ const module = "github.com/facebookgo/grace"
 // one way, no package knows the one above.
 var imports = map[string][]string{
 	"internal/accept":  {},
+	"internal/framing": {},
 	"internal/handoff": {},
 	"internal/tee":     {},
 	"":                 {"internal/accept", "internal/handoff", "internal/tee"},
 	"gracenet":         {"", "internal/accept", "internal/handoff"},
-	"gracehttp":        {"gracenet", "", "internal/accept", "internal/handoff", "internal/tee"},
+	"gracehttp":        {"gracenet", "", "internal/accept", "internal/framing", "internal/handoff", "internal/tee"},
 	"gracedemo":        {"gracehttp"},
 
 	// What only tests import may import what it tests.
