@@ -26,6 +26,7 @@ type engine struct {
 	mu      sync.Mutex
 	members []*member
 	loop    *loop // nil while nobody serves
+	stop    bool  // the service ends: told to stop, or nobody serves, and there is no successor
 }
 
 // member is a service that takes part, and how it was configured.
@@ -41,6 +42,7 @@ type phase int
 const (
 	serving phase = iota
 	standby
+	announcing // told to stop, and accepting until StopDelay is over
 	draining
 )
 
@@ -69,6 +71,12 @@ func (e *engine) askRestart() {
 	case e.restart <- restartSignals[0]:
 	default: // one waits already
 	}
+}
+
+func (e *engine) stopping() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.stop
 }
 
 // serve makes m a member until it is drained, or ctx ends.
@@ -107,7 +115,7 @@ func (e *engine) join(m *member) *loop {
 			quit:   make(chan struct{}),
 			done:   make(chan struct{}),
 		}
-		e.loop = l
+		e.loop, e.stop = l, false
 		go l.run()
 	}
 	if l.phase != draining {
@@ -120,6 +128,8 @@ func (e *engine) join(m *member) *loop {
 	switch l.phase {
 	case standby:
 		m.pause()
+	case announcing:
+		m.announce()
 	case draining:
 		close(m.drain)
 	}
@@ -135,6 +145,7 @@ func (e *engine) leave(m *member, l *loop) {
 	last := len(e.members) == 0
 	if last {
 		e.loop = nil
+		e.stop = l.h.Heir() == nil
 		close(l.quit)
 	}
 	e.mu.Unlock()
@@ -182,17 +193,30 @@ func (l *loop) drain(child *handoff.Child) {
 	if child == nil {
 		child = l.h.Heir()
 	}
-	begin, log := time.Now(), l.handler() // before the members leave
+	log := l.handler() // before the members leave
 	l.h.Leave(child)
+	if child == nil {
+		reportStopping(l.h)
+	}
+	// A second signal kills, but for SIGTERM of a service manager.
+	var again chan os.Signal
+	if os.Getenv("INVOCATION_ID") != "" {
+		again = make(chan os.Signal, 1)
+		signal.Notify(again, syscall.SIGTERM)
+		defer signal.Stop(again)
+	}
+	signal.Stop(l.stop)
+	if d := l.announce(child); d > 0 && l.drained(again, time.After(d)) {
+		return
+	}
+	begin := time.Now()
 	if child != nil {
 		stepLog(log, stepDrain).Info("draining", "successor", child.MainPID())
 		child.TellMain()
 		reportSuccessor(child)
 	} else {
 		stepLog(log, stepDrain).Info("draining")
-		reportStopping(l.h)
 	}
-	defer func() { stepLog(log, stepExit).Info("drained", "after", time.Since(begin)) }()
 	l.h.Mend()
 	l.engine.mu.Lock()
 	l.phase = draining
@@ -200,20 +224,51 @@ func (l *loop) drain(child *handoff.Child) {
 		close(m.drain)
 	}
 	l.engine.mu.Unlock()
-	// A second signal kills, but for SIGTERM of a service manager.
-	managed := os.Getenv("INVOCATION_ID") != ""
-	again := make(chan os.Signal, 1)
-	if managed {
-		signal.Notify(again, syscall.SIGTERM)
-		defer signal.Stop(again)
+	l.drained(again, nil)
+	stepLog(log, stepExit).Info("drained", "after", time.Since(begin))
+}
+
+// announce says that the service ends, unless child takes over, and returns how
+// long it goes on accepting. A process on standby does not accept.
+func (l *loop) announce(child *handoff.Child) (delay time.Duration) {
+	if child != nil {
+		return 0
 	}
-	signal.Stop(l.stop)
+	l.engine.mu.Lock()
+	l.engine.stop = true
+	if l.phase == serving {
+		delay = longest(l.engine.members, func(p *Process) time.Duration { return p.StopDelay })
+	}
+	if delay > 0 {
+		l.phase = announcing
+		for _, m := range l.engine.members {
+			m.announce()
+		}
+	}
+	l.engine.mu.Unlock()
+	if delay > 0 {
+		l.log(stepStop).Info("stopping soon, still accepting", "for", delay)
+	}
+	return delay
+}
+
+func (m *member) announce() {
+	if a, ok := m.service.(Announcer); ok {
+		a.Announce()
+	}
+}
+
+// drained answers signals until all members have left, when it returns true, or
+// until timeout.
+func (l *loop) drained(again <-chan os.Signal, timeout <-chan time.Time) bool {
 	for {
 		select {
 		case <-l.quit:
-			return
-		case sig := <-l.stop: // it came before Stop
-			if managed && sig == syscall.SIGTERM {
+			return true
+		case <-timeout:
+			return false
+		case sig := <-l.stop: // it came before the signals were given back
+			if again != nil && sig == syscall.SIGTERM {
 				l.drainingAlready()
 			} else {
 				raise(sig)

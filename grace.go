@@ -62,6 +62,7 @@
 //	standby    this process stands by (child, for)
 //	take-back  the child died, this process serves again (child, after, error)
 //	fail       the restart failed, this process serves on (child, after, error)
+//	stop       this process was told to stop, and goes on accepting for a while (for)
 //	drain      this process accepts nothing any more (successor)
 //	exit       what was in flight is finished (after)
 //	signal     what a signal that changes nothing at once has met with
@@ -115,6 +116,12 @@ type Process struct {
 	// a negative time none.
 	Standby time.Duration
 
+	// StopDelay is how long this process goes on accepting after it was told to
+	// stop, if no other process follows. Ready is false from the beginning of it,
+	// so that load balancers turn away before connections are refused. Zero, the
+	// default, means not at all.
+	StopDelay time.Duration
+
 	// PreStart is called before each start of a child, on a goroutine of its
 	// own. If it returns an error or panics no child is started.
 	PreStart func() error
@@ -131,6 +138,19 @@ type Process struct {
 	// that are ignored and restarts that fail.
 	Logger *slog.Logger
 }
+
+// An Announcer is a [Service] that wants to know that the StopDelay begins: it
+// goes on accepting, and should tell its clients to go elsewhere. Drain follows.
+type Announcer interface {
+	Service
+	Announce()
+}
+
+// Ready reports whether this service is up and stays up: CloseParent was called,
+// and no signal has told this process to stop without a successor. It stays true
+// in a process that another one has replaced, since the service goes on. Health
+// checks of load balancers ask for it.
+func Ready() bool { return handoff.This().IsReady() && !shared.stopping() }
 
 // A Service is something that listens in this process and must survive its
 // restarts. Its methods are called one at a time.

@@ -18,6 +18,7 @@ const (
 	stepFail     = "fail"
 	stepStandby  = "standby"
 	stepTakeBack = "take-back"
+	stepStop     = "stop"
 	stepDrain    = "drain"
 	stepExit     = "exit"
 )

@@ -32,12 +32,12 @@ func (l *loop) upgrade() (done bool) {
 		return l.failed(begin, nil, err)
 	}
 	l.log(stepStart).Info("new process started", "child", child.PID())
-	unused, err := l.awaitReady(begin, child)
+	ready, err := l.awaitReady(begin, child)
 	if err != nil {
 		return l.failed(begin, child, err)
 	}
 	l.log(stepReady).Info("new process is ready", "child", child.PID(), "after", time.Since(begin))
-	return l.standby(child, unused)
+	return l.standby(child, ready)
 }
 
 // failed ends an upgrade that came to nothing.
@@ -113,9 +113,8 @@ func runHooks(members []*member) (err error) {
 // Only on a busy machine it takes any time at all.
 const lastWords = time.Second
 
-// awaitReady returns when the child serves, with the positions of the sockets
-// that it does not use.
-func (l *loop) awaitReady(begin time.Time, child *handoff.Child) (unused string, err error) {
+// awaitReady returns when the child serves, with what it says about the sockets.
+func (l *loop) awaitReady(begin time.Time, child *handoff.Child) (ready string, err error) {
 	timeout := longest(l.members(), func(p *Process) time.Duration { return orDefault(p.StartTimeout, DefaultStartTimeout) })
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -186,8 +185,8 @@ func (l *loop) busy(begin time.Time, what string) {
 }
 
 // standby lets the child serve alone and watches over it for a while.
-func (l *loop) standby(child *handoff.Child, unused string) (done bool) {
-	child.Hold(unused)
+func (l *loop) standby(child *handoff.Child, told string) (done bool) {
+	child.Hold(told)
 	l.pause()
 	d := max(0, longest(l.members(), func(p *Process) time.Duration { return orDefault(p.Standby, DefaultStandby) }))
 	if d > 0 {

@@ -2,12 +2,12 @@ package gracehttp
 
 import (
 	"context"
-	"crypto/tls"
 	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,8 +21,13 @@ import (
 type app struct {
 	process     grace.Process
 	records     *slog.Logger // of the option Logger; may be nil
+	idleGrace   time.Duration
 	stopTimeout time.Duration
 	killTimeout time.Duration
+
+	waitHijacked    bool
+	handOverIdle    bool
+	shareTicketKeys bool
 
 	net     gracenet.Net
 	servers []*server
@@ -34,13 +39,14 @@ type app struct {
 
 func newApp(servers []*http.Server) *app {
 	a := &app{
+		idleGrace:   500 * time.Millisecond,
 		stopTimeout: time.Minute,
 		killTimeout: time.Minute,
 		stop:        make(chan struct{}),
 		tracker:     tracker{none: make(chan struct{}, 1)},
 	}
 	for _, s := range servers {
-		a.servers = append(a.servers, &server{http: s, tracker: &a.tracker})
+		a.servers = append(a.servers, &server{app: a, http: s})
 	}
 	return a
 }
@@ -72,6 +78,7 @@ func (a *app) run() error {
 func (a *app) Start() {
 	for _, s := range a.servers {
 		s.prepare()
+		handoff.This().TakeConns(s.listener.Listener, s.takeConn)
 		a.running.Add(1)
 		go func() {
 			defer a.running.Done()
@@ -99,7 +106,11 @@ func (a *app) stopping() bool {
 // listen opens the listeners of all servers, or none.
 func (a *app) listen() error {
 	for i, s := range a.servers {
-		l, err := a.net.Listen("tcp", s.http.Addr)
+		network, addr := "tcp", s.http.Addr
+		if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+			network, addr = "unix", path
+		}
+		l, err := a.net.Listen(network, addr)
 		if err != nil {
 			for _, s := range a.servers[:i] {
 				_ = s.listener.Close()
@@ -167,95 +178,4 @@ func (a *app) each(f func(*server)) {
 		}()
 	}
 	wg.Wait()
-}
-
-// Pause implements grace.Service. A server has one accept loop; when that is
-// back in Accept, the server knows the last connection that it was given.
-func (a *app) Pause(ctx context.Context) {
-	a.each(func(s *server) { s.listener.Pause(ctx, 1) })
-	a.tracker.closing.Store(true)
-}
-
-// Resume implements grace.Service.
-func (a *app) Resume() {
-	a.tracker.closing.Store(false)
-	a.each(func(s *server) { s.listener.Resume() })
-}
-
-// idleGrace is how long idle connections stay open at the end, since a request
-// may be on its way to them.
-const idleGrace = 500 * time.Millisecond
-
-// Drain implements grace.Service.
-func (a *app) Drain() error {
-	close(a.stop)
-	a.tracker.closing.Store(true)
-	a.each((*server).closeListener)
-	a.tracker.wait(idleGrace)
-	if a.shutdown() {
-		return nil
-	}
-	log := a.process.Logger.With("step", "drain", "pid", os.Getpid())
-	log.Warn("requests take too long, their connections are closed",
-		"connections", a.tracker.open.Load(), "after", a.stopTimeout)
-	a.each(func(s *server) { _ = s.http.Close() })
-	if !a.tracker.wait(a.killTimeout) {
-		log.Warn("handlers do not return", "connections", a.tracker.open.Load(), "after", a.killTimeout)
-	}
-	return nil
-}
-
-// shutdown closes what is idle and waits for the rest. It reports whether all
-// connections have ended in time. http.Server.Shutdown starts that, and would
-// notice the end up to half a second late.
-func (a *app) shutdown() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), a.stopTimeout)
-	done := make(chan struct{})
-	a.tracker.closeUnused()
-	go func() {
-		defer close(done)
-		a.each(func(s *server) { _ = s.http.Shutdown(ctx) })
-	}()
-	ended := a.tracker.wait(a.stopTimeout)
-	cancel()
-	<-done
-	return ended
-}
-
-// server is one http.Server and what it listens on.
-type server struct {
-	http     *http.Server
-	listener *accept.Listener
-	tracker  *tracker
-	served   chan struct{} // closed when serve has returned
-}
-
-// prepare puts our functions before those of the program.
-func (s *server) prepare() {
-	s.served = make(chan struct{})
-	s.http.Handler = s.tracker.handler(s.http.Handler)
-	s.http.ConnState = s.tracker.connState(s.http.ConnState)
-	if base := s.http.BaseContext; base != nil {
-		s.http.BaseContext = func(net.Listener) context.Context { return base(s.listener.Listener) }
-	}
-}
-
-func (s *server) serve() error {
-	defer close(s.served)
-	switch {
-	case s.http.TLSConfig == nil:
-		return s.http.Serve(s.listener)
-	case s.http.Protocols != nil:
-		return s.http.ServeTLS(s.listener, "", "")
-	default:
-		// ServeTLS would add h2 to what the configuration names.
-		return s.http.Serve(tls.NewListener(s.listener, s.http.TLSConfig))
-	}
-}
-
-// closeListener ends accepting, and returns when the server knows all that was
-// accepted. That a listener can't be closed means that it is closed.
-func (s *server) closeListener() {
-	_ = s.listener.Finish(handoff.This().LastHolder(s.listener.Listener))
-	<-s.served
 }

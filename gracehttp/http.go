@@ -17,40 +17,40 @@
 // Draining stops accepting first. Requests in flight are finished, and answers
 // carry "Connection: close" (in HTTP/2 that sends GOAWAY), so that clients open
 // their next connection to the new process. An idle connection stays open until
-// its next request, or until the end of the standby and half a second more. Then
-// http.Server.Shutdown closes what is idle and waits for the rest, for
-// [StopTimeout] at most. Connections that are left are closed.
+// its next request, or until the end of the standby and [IdleGrace] more. A
+// request whose header has not come to its end then has five more seconds for it.
+// After that http.Server.Shutdown closes what is idle and waits for the rest, for
+// [StopTimeout] at most. Connections that are left are closed, and [KillTimeout]
+// is for their handlers.
 //
-// Hijacked connections delay nothing.
+// With [HandOverIdle] connections go to the new process instead, as they are.
+//
+// Long-lived requests, such as streams of events, are told by [Draining]. So are
+// hijacked connections; they delay nothing, unless [WaitHijacked] says so.
 //
 // # Connections
 //
 // ConnState, ConnContext and http.Hijacker see the real *net.TCPConn, or the
-// *tls.Conn on it. Serve sets the Handler and the ConnState of each server to
-// functions that call those that were there, and BaseContext where there was
-// one.
+// *tls.Conn on it, unless an option says otherwise. Serve sets Handler, ConnState,
+// BaseContext and, if an option needs them, ConnContext and TLSConfig of each
+// server to ones that call or copy those that were there.
 package gracehttp
 
 import (
+	"context"
 	"log"
-	"log/slog"
 	"net/http"
-	"time"
 
 	"github.com/facebookgo/grace"
 )
-
-// Option configures ServeWithOptions.
-type Option = option
-
-type option func(*app)
 
 // Serve listens for the servers and serves them until they are stopped by a
 // signal, when it returns nil, or until one of them can't serve any more, when
 // it drains the others and returns its error. A server that the program closes
 // itself ends Serve with http.ErrServerClosed. Without servers it returns nil.
 //
-// The address of a server is a TCP address; an empty one means any free port. A
+// The address of a server is a TCP address, or "unix:" and the path of a unix
+// socket; an empty one means any free port. A
 // server that has a TLSConfig is served over TLS with the protocols that its
 // configuration names, so over HTTP/2 if "h2" is in TLSConfig.NextProtos or if
 // Server.Protocols has it.
@@ -69,65 +69,25 @@ func ServeWithOptions(servers []*http.Server, options ...option) error {
 	return a.run()
 }
 
-// PreStartProcess makes hook be called before each start of a new process. If it
-// returns an error no process is started; this one serves on and logs the error.
-// It serves on as well if the new process fails, and the next restart calls hook
-// again: what hook gives away, this process may have to do without, and what it
-// changes in the environment the new process sees.
-func PreStartProcess(hook func() error) option {
-	return func(a *app) { a.process.PreStart = hook }
-}
-
-// StartTimeout is how long a new process may take to become ready before it is
-// killed. The default is a minute, also for a time that is not positive.
-func StartTimeout(d time.Duration) option {
-	return func(a *app) { a.process.StartTimeout = max(d, 0) }
-}
-
-// Standby is how long this process stands by after the new one is ready: it
-// accepts nothing, answers on the connections it has, and serves again if the
-// new process dies. The default is 5 seconds; zero turns it off.
-func Standby(d time.Duration) option {
-	return func(a *app) {
-		a.process.Standby = d
-		if d <= 0 {
-			a.process.Standby = -1
-		}
-	}
-}
-
-// StopTimeout is how long requests in flight may take when this process drains.
-// Connections that are not done then are closed. The default is a minute.
-func StopTimeout(d time.Duration) option {
-	return func(a *app) { a.stopTimeout = d }
-}
-
-// KillTimeout is how long handlers may take to return after their connections
-// were closed, before Serve returns without them. The default is a minute.
-func KillTimeout(d time.Duration) option {
-	return func(a *app) { a.killTimeout = d }
-}
-
-// PIDFile is a file that holds the pid of the process that serves, in decimal and
-// with a newline. It is written when a process becomes ready, and by one that
-// serves again because its successor has died; it is replaced in one step, and
-// removed by the last process when it stops. If it can't be written, a first
-// process stops and Serve returns the error; a new process is given up, and the
-// old one serves on. A path that is not absolute begins in the directory in which
-// the process was started. The default is none.
-func PIDFile(path string) option {
-	return func(a *app) { a.process.PIDFile = path }
-}
-
-// Logger sets a logger that gets a record for each step of a restart, as package
-// grace describes. It is independent of SetLogger. Nil, the default, means none.
-func Logger(l *slog.Logger) option {
-	return func(a *app) { a.records = l }
-}
-
 // SetLogger sets the logger for what Serve does, as lines for people. Nil, as if
 // it were never called, means silence. It counts for calls of Serve that come
 // after it.
 func SetLogger(l *log.Logger) { logger.Store(l) }
 
-var _ grace.Service = (*app)(nil)
+// Ready is [grace.Ready]: whether the service is up and stays up. A health check
+// that load balancers ask answers with it.
+func Ready() bool { return grace.Ready() }
+
+type drainingKey struct{}
+
+// Draining returns a channel that is closed when the process that serves a request
+// begins to drain for good: when the standby is over, or it stops. ctx is the
+// context of the request, or made of it. Handlers of requests that go on for long
+// should come to an end then; they have until StopTimeout. The channel of another
+// context is never closed.
+func Draining(ctx context.Context) <-chan struct{} {
+	c, _ := ctx.Value(drainingKey{}).(<-chan struct{})
+	return c
+}
+
+var _ grace.Announcer = (*app)(nil)

@@ -9,54 +9,63 @@ import (
 	"time"
 )
 
-// tracker knows the connections of an app, and makes answers close them while
-// it drains.
+// tracker knows the connections of an app.
 type tracker struct {
-	closing atomic.Bool
-	open    atomic.Int64  // connections, but for hijacked ones
-	unused  sync.Map      // net.Conn: those that have not sent a whole request
+	closing atomic.Bool   // answers carry "Connection: close"
+	open    atomic.Int64  // connections, hijacked ones only if they are waited for
+	moved   atomic.Int64  // connections that the child has taken
+	conns   sync.Map      // net.Conn to *tracked: those that are open
 	none    chan struct{} // gets a value when open becomes 0
 }
 
-// handler lets answers carry "Connection: close" while closing. net/http makes a
-// GOAWAY of it in HTTP/2. A request for an upgrade is left alone: its answer
-// needs the header for itself.
-func (t *tracker) handler(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if t.closing.Load() && r.Header.Get("Upgrade") == "" {
-			w.Header().Set("Connection", "close")
-		}
-		if next == nil {
-			http.DefaultServeMux.ServeHTTP(w, r)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+// tracked is one connection.
+type tracked struct {
+	server *server
+	conn   net.Conn
+	watch  *watch       // nil if the connection is as it was accepted
+	state  atomic.Int32 // an http.ConnState
 }
 
 // connState counts connections. It is called in the accept loop for a new
 // connection, and when the goroutine that serves it ends.
-func (t *tracker) connState(next func(net.Conn, http.ConnState)) func(net.Conn, http.ConnState) {
-	return func(c net.Conn, state http.ConnState) {
-		switch state {
-		case http.StateNew:
+func (s *server) connState(next func(net.Conn, http.ConnState)) func(net.Conn, http.ConnState) {
+	t := &s.app.tracker
+	return func(conn net.Conn, state http.ConnState) {
+		var c *tracked
+		if state == http.StateNew {
+			c = &tracked{server: s, conn: conn, watch: watchOf(conn)}
+			t.conns.Store(conn, c)
 			t.open.Add(1)
-			t.unused.Store(c, nil)
-		case http.StateActive:
-			t.unused.Delete(c)
+		} else if known, ok := t.conns.Load(conn); ok {
+			c = known.(*tracked)
+			c.state.Store(int32(state))
+		}
+		if c != nil && c.watch != nil {
+			c.watch.setState(state)
 		}
 		if next != nil {
-			next(c, state)
+			next(conn, state)
 		}
-		switch state {
-		case http.StateClosed, http.StateHijacked:
-			t.unused.Delete(c)
-			if t.open.Add(-1) == 0 {
-				select {
-				case t.none <- struct{}{}:
-				default:
-				}
-			}
+		if c == nil || state != http.StateClosed && state != http.StateHijacked {
+			return
+		}
+		if state == http.StateHijacked && s.app.waitHijacked && c.watch != nil {
+			c.watch.whenClosed(func() { t.forget(c) })
+			return
+		}
+		t.forget(c)
+	}
+}
+
+func (t *tracker) forget(c *tracked) {
+	t.conns.Delete(c.conn)
+	if c.watch != nil && c.watch.moved() {
+		t.moved.Add(1)
+	}
+	if t.open.Add(-1) == 0 {
+		select {
+		case t.none <- struct{}{}:
+		default:
 		}
 	}
 }
@@ -76,17 +85,79 @@ func (t *tracker) wait(timeout time.Duration) bool {
 	return true
 }
 
-// closeUnused closes the connections on which nothing was ever received.
-// http.Server.Shutdown would wait five seconds for them.
+// all is an iterator over the connections.
+func (t *tracker) all(yield func(*tracked) bool) {
+	t.conns.Range(func(_, c any) bool { return yield(c.(*tracked)) })
+}
+
+// unsettled reports whether there is a connection that is to be handed over, or
+// one on which half a header has come.
+func (t *tracker) unsettled() bool {
+	for c := range t.all {
+		if c.watch != nil && c.server.heir.Load() != nil && c.watch.mayMove() || c.halfway() {
+			return true
+		}
+	}
+	return false
+}
+
+// closeUnused closes the connections that have not sent a request.
+// http.Server.Shutdown would wait five seconds for it.
 func (t *tracker) closeUnused() {
-	t.unused.Range(func(key, _ any) bool {
-		c := key.(net.Conn)
-		if tc, ok := c.(*tls.Conn); ok {
-			c = tc.NetConn()
+	for c := range t.all {
+		if http.ConnState(c.state.Load()) == http.StateNew && c.unused() {
+			_ = c.socket().Close()
 		}
-		if tc, ok := c.(*net.TCPConn); ok && nothingReceived(tc) {
-			_ = tc.Close()
+	}
+}
+
+// closeHijacked closes the hijacked connections that are waited for.
+func (t *tracker) closeHijacked() {
+	for c := range t.all {
+		if http.ConnState(c.state.Load()) == http.StateHijacked {
+			_ = c.socket().Close()
 		}
-		return true
-	})
+	}
+}
+
+// socket is the connection below TLS.
+func (c *tracked) socket() net.Conn {
+	if t, ok := c.conn.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return c.conn
+}
+
+// halfway reports whether a part of a request has come, as far as that is known.
+func (c *tracked) halfway() bool {
+	state := http.ConnState(c.state.Load())
+	if state != http.StateNew && state != http.StateIdle {
+		return false
+	}
+	if c.watch != nil && c.watch.follows {
+		return c.watch.halfway()
+	}
+	if state == http.StateIdle && c.mayBeHTTP2() {
+		return false // frames that are no request are not answered
+	}
+	received, known := receivedAfterSent(c.socket())
+	return known && received
+}
+
+// unused reports whether no request has begun, if that is known.
+func (c *tracked) unused() bool {
+	if c.watch != nil && c.watch.follows {
+		return !c.watch.halfway()
+	}
+	received, known := receivedAfterSent(c.socket())
+	return known && !received
+}
+
+// mayBeHTTP2 is for connections after their handshake.
+func (c *tracked) mayBeHTTP2() bool {
+	if t, ok := c.conn.(*tls.Conn); ok {
+		return t.ConnectionState().NegotiatedProtocol == "h2"
+	}
+	_, ok := c.server.http.TLSNextProto["unencrypted_http2"]
+	return ok || c.server.http.Protocols != nil && c.server.http.Protocols.UnencryptedHTTP2()
 }

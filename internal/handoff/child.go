@@ -18,6 +18,9 @@ type inherited struct {
 	file  *os.File // on fd; kept, since its finalizer would close a number that others may use
 	addr  net.Addr // nil for a datagram socket
 	taken bool
+
+	socket *Socket // what became of it when it was taken
+	state  string  // what the parent knew about it
 }
 
 // claim takes over what the environment announces. It does so when the package
@@ -117,7 +120,9 @@ func (p *Process) claimMarker() (marker, bool) {
 	}
 	if m.control != 0 {
 		if p.control, err = newControl(m.control); err == nil {
+			p.control.takes = true
 			_ = p.control.send(Hello, version, os.Getpid())
+			p.states = m.states
 		}
 	}
 	p.ppid = m.parent
@@ -232,6 +237,7 @@ func (p *Process) take(in *inherited) (net.Listener, error) {
 	}
 	s := in.Socket
 	s.conn = l.(syscall.Conn)
+	in.socket = &s
 	p.add(&s)
 	p.wakeClaimed()
 	return l, nil
@@ -271,17 +277,17 @@ func (p *Process) Ready() (first bool, err error) {
 		return false, nil
 	}
 	p.ready = true
-	var unused []string
+	var unused []int
 	for i, in := range p.inherited {
 		if !in.taken && in.available() {
 			_ = in.file.Close()
-			unused = append(unused, strconv.Itoa(i))
+			unused = append(unused, i)
 		}
 		in.taken = true
 	}
 	switch {
 	case p.control != nil:
-		if err := p.control.send(Ready, strings.Join(unused, ",")); err == nil {
+		if err := p.control.send(Ready, readyArgs(unused, p.taking())); err == nil {
 			if p.hasten {
 				_ = p.control.send(Hasten)
 			}
@@ -299,6 +305,32 @@ func (p *Process) Ready() (first bool, err error) {
 	return true, nil
 }
 
+// readyArgs tells the positions of sockets that this process closed unused, and of
+// those whose connections it takes.
+func readyArgs(unused, takes []int) string {
+	var args []string
+	if len(unused) != 0 {
+		args = append(args, "unused="+joinPositions(unused))
+	}
+	if len(takes) != 0 {
+		args = append(args, "takes="+joinPositions(takes))
+	}
+	return strings.Join(args, " ")
+}
+
+func parseReady(args string) (unused, takes []int) {
+	for arg := range strings.FieldsSeq(args) {
+		key, list, _ := strings.Cut(arg, "=")
+		switch key {
+		case "unused":
+			unused = parsePositions(list)
+		case "takes":
+			takes = parsePositions(list)
+		}
+	}
+	return unused, takes
+}
+
 // Fail tells the parent why this process can't serve, if it has not said that it
 // does. The first reason is the one that counts.
 func (p *Process) Fail(why error) {
@@ -312,17 +344,22 @@ func (p *Process) Fail(why error) {
 
 // watchParent waits until the parent ends its standby or is gone.
 func (p *Process) watchParent() {
-	p.control.receive(func(m Message) bool {
-		if m.Word == Main {
+	c := p.control
+	c.receive(func(m Message) bool {
+		switch m.Word {
+		case Main:
 			p.mu.Lock()
 			p.alone()
 			p.mu.Unlock()
+		case Take:
+			p.takeConns(c, m.Args)
 		}
 		return true
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.control.close()
+	c.close()
+	c.closeFDs()
 	p.control = nil
 	p.alone()
 }

@@ -1,7 +1,7 @@
 package handoff
 
 import (
-	"bufio"
+	"bytes"
 	"fmt"
 	"net"
 	"strings"
@@ -19,6 +19,9 @@ const (
 	Hasten  = "hasten"
 	Leaving = "leaving"
 	Main    = "main"
+	State   = "state"
+	Take    = "take"
+	Took    = "took"
 )
 
 // What a child says when it leaves.
@@ -34,7 +37,12 @@ const maxLine = 1 << 20
 type Message struct{ Word, Args string }
 
 // control is one end of the control socket.
-type control struct{ conn *net.UnixConn }
+type control struct {
+	conn  *net.UnixConn
+	takes bool   // descriptors may come with a message
+	fds   []int  // those that came, in this order
+	buf   []byte // what came after the last line
+}
 
 // newControl makes a control of the descriptor fd, which it takes over.
 func newControl(fd int) (*control, error) {
@@ -42,7 +50,7 @@ func newControl(fd int) (*control, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open control socket: %w", err)
 	}
-	return &control{conn}, nil
+	return &control{conn: conn}, nil
 }
 
 // send writes a message. It fails when the other side has gone.
@@ -54,14 +62,59 @@ func (c *control) send(word string, args ...any) error {
 // receive calls f for each message, until end of file or until f returns false.
 // What is no message of this protocol is given as a word that nobody knows.
 func (c *control) receive(f func(Message) bool) {
-	lines := bufio.NewScanner(c.conn)
-	lines.Buffer(nil, maxLine)
-	for lines.Scan() {
-		word, args, _ := strings.Cut(lines.Text(), " ")
-		if !f(Message{word, args}) {
+	for {
+		for {
+			m, ok := c.message()
+			if !ok {
+				break
+			}
+			if !f(m) {
+				return
+			}
+		}
+		if len(c.buf) > maxLine {
 			return
+		}
+		if !c.fill() {
+			break
+		}
+	}
+	if len(c.buf) != 0 { // a line without its end
+		c.buf = append(c.buf, '\n')
+		if m, ok := c.message(); ok {
+			f(m)
 		}
 	}
 }
 
-func (c *control) close() { _ = c.conn.Close() }
+// message takes the first line that has come.
+func (c *control) message() (m Message, ok bool) {
+	line, rest, ok := bytes.Cut(c.buf, []byte{'\n'})
+	if !ok {
+		return Message{}, false
+	}
+	c.buf = rest
+	m.Word, m.Args, _ = strings.Cut(strings.TrimSuffix(string(line), "\r"), " ")
+	return m, true
+}
+
+// fill waits for more. It returns false at the end of file.
+func (c *control) fill() bool {
+	var p [4096]byte
+	n, fds, err := receive(c.conn, p[:], c.takes)
+	c.fds = append(c.fds, fds...)
+	c.buf = append(c.buf, p[:n]...)
+	return err == nil && n > 0
+}
+
+func (c *control) close() {
+	_ = c.conn.Close()
+}
+
+// closeFDs closes the descriptors that nobody has taken.
+func (c *control) closeFDs() {
+	for _, fd := range c.fds {
+		closeFD(fd)
+	}
+	c.fds = nil
+}

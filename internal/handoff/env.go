@@ -81,6 +81,7 @@ type marker struct {
 	parent  int    // pid of the parent
 	control int    // descriptor of the control socket; 0 for none
 	inode   uint64 // inode of the control socket, which proves that it is the one meant
+	states  int    // messages State that follow
 	sockets []meta // one for each descriptor, or none at all
 }
 
@@ -98,6 +99,9 @@ func (m marker) String() string {
 	fmt.Fprintf(&b, "1 parent=%d", m.parent)
 	if m.control != 0 {
 		fmt.Fprintf(&b, " control=%d inode=%d", m.control, m.inode)
+	}
+	if m.states != 0 {
+		fmt.Fprintf(&b, " states=%d", m.states)
 	}
 	if len(m.sockets) != 0 {
 		b.WriteString(" sockets=")
@@ -143,6 +147,8 @@ func parseMarker(value string) (marker, error) {
 			m.control, err = strconv.Atoi(v)
 		case "inode":
 			m.inode, err = strconv.ParseUint(v, 10, 64)
+		case "states":
+			m.states, err = strconv.Atoi(v)
 		case "sockets":
 			for s := range strings.SplitSeq(v, ",") {
 				network, flags, _ := strings.Cut(s, "+")
@@ -157,7 +163,7 @@ func parseMarker(value string) (marker, error) {
 			return marker{}, errMarker
 		}
 	}
-	if m.parent <= 0 || m.control < 0 || m.control > 0 && m.control < firstFD {
+	if m.parent <= 0 || m.control < 0 || m.control > 0 && m.control < firstFD || m.states < 0 {
 		return marker{}, errMarker
 	}
 	return m, nil

@@ -11,12 +11,13 @@
 // A parent does not know its child's pid before it exists, so it can't set
 // LISTEN_PID. It sets a variable of our own instead,
 //
-//	GRACE_HANDOVER=1 parent=812 control=5 inode=90210 sockets=tcp+l,unix+f
+//	GRACE_HANDOVER=1 parent=812 control=5 inode=90210 states=1 sockets=tcp+l,unix+f
 //
 // with its pid, the descriptor of the control socket and that socket's inode (no
-// such keys where there is no control socket), and for each socket the network
-// that was asked for and flags: f, foreign, was not made by this family of
-// processes and must never be unlinked; l, listed, belongs to grace.Inherit. The
+// such keys where there is no control socket), how many messages "state" it will
+// send, and for each socket the network that was asked for and flags: f, foreign,
+// was not made by this family of processes and must never be unlinked; l, listed,
+// belongs to grace.Inherit. The
 // child removes the variable when this package is initialised and sets
 // LISTEN_PID to its own pid.
 //
@@ -26,11 +27,17 @@
 //
 //	child:   hello 1 PID           at its start; 1 is the version of the protocol
 //	         failed WHY            it can't serve, and is about to exit
-//	         ready [I,J,...]       it serves; the sockets with these positions it closed unused
+//	         ready [unused=I,J] [takes=K,L]
+//	                               it serves; the positions of sockets that it closed unused,
+//	                               and of those whose connections it takes
 //	         hasten                it was asked to restart, and waits for the end of the standby
 //	         leaving stop          it was told to stop and drains
 //	         leaving handover PID  its own child, PID, has taken over
-//	parent:  main                  the standby is over, the child is on its own
+//	         took ID 101           which of the connections it has taken
+//	parent:  state I BASE64        what it knows about the socket at position I; before ready
+//	         main                  the standby is over, the child is on its own
+//	         take ID I,J,K         connections that were accepted on these sockets, as
+//	                               SCM_RIGHTS in the same order, all in one message
 //
 // End of file says that the other process has gone.
 //
@@ -64,6 +71,7 @@ type Process struct {
 	pruned int       // len(active) when closed sockets were last removed
 
 	control *control      // to the parent; nil if there is none
+	states  int           // messages State that are still to come
 	ready   bool          // Ready was called
 	failed  bool          // Fail was called
 	hasten  bool          // Hasten was called
@@ -112,6 +120,13 @@ func (p *Process) Sole() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.sole
+}
+
+// IsReady reports whether Ready was called.
+func (p *Process) IsReady() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ready
 }
 
 // Guarded reports whether there is a parent that watches over this process, and

@@ -9,8 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -24,9 +22,13 @@ type Child struct {
 	sockets  []*Socket // in the order they were passed
 	held     []*Socket // those of them that it serves, while holds
 	holds    bool
-	replaced int      // pid of the child's own child, for good
-	died     bool     // before or after Hold
+	replaced int   // pid of the child's own child, for good
+	died     bool  // before or after Hold
+	takes    []int // positions of sockets whose connections it takes
+	passer   passer
 	control  *control // nil if none was offered
+	told     sync.Once
+	discard  chan struct{} // closed when nobody asks for messages any more
 	messages chan Message
 	closed   chan struct{}
 	reader   sync.WaitGroup
@@ -54,6 +56,8 @@ func (p *Process) Start(offerControl bool) (*Child, error) {
 	c := &Child{
 		parent:   p,
 		sockets:  slices.Clone(p.active),
+		passer:   passer{took: make(chan Message, 1), ended: make(chan struct{})},
+		discard:  make(chan struct{}),
 		messages: make(chan Message),
 		closed:   make(chan struct{}),
 		exited:   make(chan struct{}),
@@ -90,6 +94,7 @@ func (c *Child) start(argv0 string, offerControl bool) error {
 	m := marker{parent: os.Getpid()}
 	var names []string
 	var passed []*Socket
+	var states []string
 	for i, s := range c.sockets {
 		fd, err := dup(s.conn)
 		if errors.Is(err, net.ErrClosed) {
@@ -114,7 +119,8 @@ func (c *Child) start(argv0 string, offerControl bool) error {
 			closeFD(ours)
 			return fmt.Errorf("start new process: make control socket: %w", err)
 		}
-		m.control, m.inode = len(files), id.inode()
+		states = c.states()
+		m.control, m.inode, m.states = len(files), id.inode(), len(states)
 		files = append(files, theirs)
 		if c.control, err = newControl(ours); err != nil {
 			return fmt.Errorf("start new process: %w", err)
@@ -130,10 +136,16 @@ func (c *Child) start(argv0 string, offerControl bool) error {
 		return fmt.Errorf("start new process: %w", err)
 	}
 	if c.control != nil {
-		c.reader.Add(1)
+		c.reader.Add(2)
 		go func() {
 			defer c.reader.Done()
 			c.read()
+		}()
+		go func() { // a child that does not read must not hold us up
+			defer c.reader.Done()
+			for _, s := range states {
+				_ = c.control.send(State, s)
+			}
 		}()
 	}
 	return nil
@@ -174,9 +186,16 @@ func startError(argv0, dir string, err error) error {
 // read passes on what the child says.
 func (c *Child) read() {
 	defer close(c.messages)
+	defer close(c.passer.ended)
 	c.control.receive(func(m Message) bool {
+		if m.Word == Took {
+			c.passer.answer(m)
+			return true
+		}
 		select {
 		case c.messages <- m:
+			return true
+		case <-c.discard:
 			return true
 		case <-c.closed:
 			return false
@@ -233,9 +252,10 @@ func (c *Child) Status() string {
 	return c.state.String()
 }
 
-// Hold notes that the child serves the sockets it was passed, but for those with
-// the positions in unused: this process is no longer the last that holds them.
-func (c *Child) Hold(unused string) {
+// Hold notes that the child serves the sockets it was passed, but for those that
+// it says are unused: this process is no longer the last that holds them. ready
+// is what the child said.
+func (c *Child) Hold(ready string) {
 	c.parent.mu.Lock()
 	defer c.parent.mu.Unlock()
 	if c.holds || c.died {
@@ -244,8 +264,10 @@ func (c *Child) Hold(unused string) {
 	c.holds = true
 	c.parent.heir = c
 	c.held = slices.Clone(c.sockets)
-	for s := range strings.SplitSeq(unused, ",") {
-		if i, err := strconv.Atoi(s); err == nil && i >= 0 && i < len(c.held) {
+	unused, takes := parseReady(ready)
+	c.takes = slices.DeleteFunc(takes, func(i int) bool { return i < 0 || i >= len(c.sockets) })
+	for _, i := range unused {
+		if i >= 0 && i < len(c.held) {
 			c.held[i] = nil
 		}
 	}
@@ -299,11 +321,15 @@ func (c *Child) Release() {
 	c.parent.setUnlink(c.held...)
 }
 
-// TellMain says to the child that the standby is over.
+// TellMain says to the child that the standby is over. Messages are not expected
+// any more.
 func (c *Child) TellMain() {
-	if c.control != nil {
-		_ = c.control.send(Main)
-	}
+	c.told.Do(func() {
+		close(c.discard)
+		if c.control != nil {
+			_ = c.control.send(Main)
+		}
+	})
 }
 
 // Signal sends sig to the child. It can't reach another process: the child is

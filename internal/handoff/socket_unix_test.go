@@ -414,17 +414,21 @@ func TestList(t *testing.T) {
 
 	// The listed ones come first, in their order. Those that are known keep what
 	// is known about them, also where the program has wrapped them.
-	want := []Socket{
-		{Name: escapeName(unknown.Addr().String()), Network: "unix", listed: true},
-		{Name: "asked%202", Network: "tcp4", Foreign: true, listed: true},
-		{Name: "asked%200", Network: "tcp4", listed: true},
-		{Name: "asked%201", Network: "tcp4"},
+	type socket struct {
+		name, network   string
+		foreign, listed bool
+	}
+	want := []socket{
+		{name: escapeName(unknown.Addr().String()), network: "unix", listed: true},
+		{name: "asked%202", network: "tcp4", foreign: true, listed: true},
+		{name: "asked%200", network: "tcp4", listed: true},
+		{name: "asked%201", network: "tcp4"},
 	}
 	if len(p.active) != len(want) {
 		t.Fatalf("%d sockets, want %d: %q", len(p.active), len(want), names(&p))
 	}
 	for i, s := range p.active {
-		got := Socket{Name: s.Name, Network: s.Network, Foreign: s.Foreign, listed: s.listed}
+		got := socket{s.Name, s.Network, s.Foreign, s.listed}
 		if got != want[i] {
 			t.Errorf("socket %d is %+v, want %+v", i, got, want[i])
 		}
@@ -498,13 +502,13 @@ func TestLastHolder(t *testing.T) {
 		{"child serves", Socket{made: true}, true,
 			func(_ *Process, c *Child) { c.Hold("") }, false, false},
 		{"child does not use another one", Socket{made: true}, true,
-			func(_ *Process, c *Child) { c.Hold("0,2") }, false, false},
+			func(_ *Process, c *Child) { c.Hold("unused=0,2") }, false, false},
 		{"child does not use it", Socket{made: true}, true,
-			func(_ *Process, c *Child) { c.Hold("0,1") }, true, true},
+			func(_ *Process, c *Child) { c.Hold("unused=0,1") }, true, true},
 		{"child says rubbish", Socket{made: true}, true,
-			func(_ *Process, c *Child) { c.Hold("x,-1,99,,1x") }, false, false},
+			func(_ *Process, c *Child) { c.Hold("unused=x,-1,99,,1x") }, false, false},
 		{"inherited, child does not use it", Socket{}, true,
-			func(_ *Process, c *Child) { c.Hold("1") }, true, true},
+			func(_ *Process, c *Child) { c.Hold("unused=1") }, true, true},
 		{"child died", Socket{made: true}, true,
 			func(_ *Process, c *Child) { c.Hold(""); c.Release() }, true, true},
 		{"inherited, child died", Socket{}, true,
@@ -512,7 +516,7 @@ func TestLastHolder(t *testing.T) {
 		{"inherited, child died, parent stands by", Socket{}, false,
 			func(_ *Process, c *Child) { c.Hold(""); c.Release() }, false, false},
 		{"child that did not use it died", Socket{made: true}, true,
-			func(_ *Process, c *Child) { c.Hold("1"); c.Release() }, true, true},
+			func(_ *Process, c *Child) { c.Hold("unused=1"); c.Release() }, true, true},
 		{"held twice, died once", Socket{made: true}, true,
 			func(_ *Process, c *Child) { c.Hold(""); c.Hold(""); c.Release(); c.Release() }, true, true},
 		{"released but never held", Socket{made: true}, true,
@@ -574,7 +578,7 @@ func TestLastHolderOfTwoChildren(t *testing.T) {
 	a := &Child{parent: p, sockets: slices.Clone(p.active)}
 	b := &Child{parent: p, sockets: slices.Clone(p.active)}
 	a.Hold("")
-	b.Hold("0")
+	b.Hold("unused=0")
 	if p.LastHolder(l) {
 		t.Error("the child that serves it is forgotten")
 	}
@@ -634,7 +638,7 @@ func TestCloseByTheProgram(t *testing.T) {
 	}{
 		{"no child", func(*Child) {}, true},
 		{"child serves", func(c *Child) { c.Hold("") }, false},
-		{"child does not use it", func(c *Child) { c.Hold("0") }, true},
+		{"child does not use it", func(c *Child) { c.Hold("unused=0") }, true},
 		{"child died", func(c *Child) { c.Hold(""); c.Release() }, true},
 	} {
 		p := &Process{sole: true}

@@ -12,10 +12,12 @@ type Socket struct {
 	Network string // as it was asked for; empty if only the manager knows
 	Foreign bool   // not made by this family of processes: its path is never removed
 
-	made    bool // made by this process: no parent has it
-	listed  bool // belongs to Process.Inherit
-	holders int  // children alive that may serve it
-	closed  bool // by Process.Close
+	made    bool                // made by this process: no parent has it
+	listed  bool                // belongs to Process.Inherit
+	holders int                 // children alive that may serve it
+	closed  bool                // by Process.Close
+	take    func(net.Conn) bool // of TakeConns; nil if there is none
+	state   func() string       // of SetState; nil if there is none
 	conn    syscall.Conn
 	id      fileID
 }

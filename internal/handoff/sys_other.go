@@ -36,6 +36,16 @@ func controlConn(int) (*net.UnixConn, error) { return nil, errNoHandover }
 func isGrace(int) bool                       { return false }
 func terminateParent(int) error              { return errNoHandover }
 
+const maxRights = 1
+
+func receive(c *net.UnixConn, p []byte, _ bool) (int, []int, error) {
+	n, err := c.Read(p)
+	return n, nil, err
+}
+
+func sendRights(*net.UnixConn, string, []int) error { return errNoHandover }
+func connOf(int) (net.Conn, error)                  { return nil, errNoHandover }
+
 func open(c syscall.Conn) (fileID, bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {

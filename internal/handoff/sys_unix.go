@@ -176,6 +176,50 @@ func readable(c *net.UnixConn) bool {
 	return err == nil && n > 0
 }
 
+// maxRights is how many descriptors Linux lets go with one message.
+const maxRights = 253
+
+// receive reads what has been sent to c. Descriptors that came along are
+// returned if they are wanted, and closed if not. Fewer come than were sent when
+// this process may not have so many.
+func receive(c *net.UnixConn, p []byte, wanted bool) (n int, fds []int, err error) {
+	if !wanted {
+		n, err = c.Read(p)
+		return n, nil, err
+	}
+	oob := make([]byte, unix.CmsgSpace(4*maxRights))
+	n, oobn, _, _, err := c.ReadMsgUnix(p, oob) // which sets close-on-exec
+	if err != nil {
+		return 0, nil, err // n may be negative
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil {
+		return n, nil, nil // the message counts; descriptors that it lacks are missed
+	}
+	for _, m := range messages {
+		if rights, err := unix.ParseUnixRights(&m); err == nil {
+			fds = append(fds, rights...)
+		}
+	}
+	return n, fds, nil
+}
+
+// sendRights sends text and fds to c in one message.
+func sendRights(c *net.UnixConn, text string, fds []int) error {
+	n, _, err := c.WriteMsgUnix([]byte(text), unix.UnixRights(fds...), nil)
+	if err == nil && n < len(text) {
+		_, err = c.Write([]byte(text[n:]))
+	}
+	return err
+}
+
+// connOf makes a connection of fd, which it takes over.
+func connOf(fd int) (net.Conn, error) {
+	f := os.NewFile(uintptr(fd), "connection")
+	defer f.Close()
+	return net.FileConn(f)
+}
+
 func closeFD(fd int) { _ = unix.Close(fd) }
 
 // socketpair returns the two ends of a control socket, close-on-exec.

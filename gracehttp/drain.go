@@ -1,0 +1,128 @@
+package gracehttp
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/facebookgo/grace/internal/handoff"
+)
+
+// How connections come to their end: with an answer that closes them, in the child,
+// when they are idle for long enough, or when they take too long. Drain says in
+// which order.
+
+// Pause implements grace.Service. A server has one accept loop; when that is
+// back in Accept, the server knows the last connection that it was given.
+func (a *app) Pause(ctx context.Context) {
+	a.each(func(s *server) { s.listener.Pause(ctx, 1) })
+	a.setHeir()
+	a.tracker.closing.Store(true)
+}
+
+// Resume implements grace.Service.
+func (a *app) Resume() {
+	a.tracker.closing.Store(false)
+	a.forgetHeir()
+	a.each(func(s *server) { s.listener.Resume() })
+}
+
+// Announce implements grace.Announcer.
+func (a *app) Announce() { a.tracker.closing.Store(true) }
+
+// settleTimeout is how long http.Server.Shutdown is put off for what it would cut:
+// a request whose header is half-way here, a connection that is to be handed over.
+const settleTimeout = 5 * time.Second
+
+// Drain implements grace.Service.
+func (a *app) Drain() error {
+	log := a.process.Logger.With("step", "drain", "pid", os.Getpid())
+	close(a.stop)
+	a.setHeir()
+	a.tracker.closing.Store(true)
+	a.each((*server).closeListener)
+	a.handOver()
+	a.tracker.wait(a.idleGrace)
+	a.settle()
+	if n := a.tracker.moved.Load(); n > 0 {
+		log.Info("idle connections were handed over", "connections", n)
+	}
+	if n := a.tracker.open.Load(); n > 0 {
+		log.Info("idle connections are closed, requests in flight are waited for", "connections", n, "for", a.stopTimeout)
+	}
+	if a.shutdown() {
+		return nil
+	}
+	log.Warn("requests take too long, their connections are closed",
+		"connections", a.tracker.open.Load(), "after", a.stopTimeout)
+	a.each(func(s *server) { _ = s.http.Close() })
+	a.tracker.closeHijacked()
+	if !a.tracker.wait(a.killTimeout) {
+		log.Warn("handlers do not return", "connections", a.tracker.open.Load(), "after", a.killTimeout)
+	}
+	return nil
+}
+
+// setHeir learns which servers have a successor that takes connections over.
+func (a *app) setHeir() {
+	child := handoff.This().Heir()
+	if !a.handOverIdle || child == nil {
+		return
+	}
+	for _, s := range a.servers {
+		if s.http.TLSConfig == nil && child.Takes(s.listener.Listener) {
+			s.heir.Store(child)
+		}
+	}
+}
+
+func (a *app) forgetHeir() {
+	for _, s := range a.servers {
+		s.heir.Store(nil)
+	}
+}
+
+// handOver asks each connection that can go to the child to do so as soon as no
+// request is under way on it.
+func (a *app) handOver() {
+	for c := range a.tracker.all {
+		if heir := c.server.heir.Load(); heir != nil && c.watch != nil {
+			l := c.server.listener.Listener
+			c.watch.ask(func() bool { return heir.Pass(l, c.watch.socket) })
+		}
+	}
+}
+
+// settle waits until nothing is left that Shutdown would cut, for settleTimeout at
+// most.
+func (a *app) settle() {
+	defer a.forgetHeir() // the rest is closed
+	timeout := time.NewTimer(settleTimeout)
+	defer timeout.Stop()
+	again := time.NewTicker(10 * time.Millisecond) // no event tells of half a header
+	defer again.Stop()
+	for a.tracker.unsettled() {
+		select {
+		case <-again.C:
+		case <-timeout.C:
+			return
+		}
+	}
+}
+
+// shutdown closes what is idle and waits for the rest. It reports whether all
+// connections have ended in time. http.Server.Shutdown starts that, and would
+// notice the end up to half a second late.
+func (a *app) shutdown() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), a.stopTimeout)
+	done := make(chan struct{})
+	a.tracker.closeUnused()
+	go func() {
+		defer close(done)
+		a.each(func(s *server) { _ = s.http.Shutdown(ctx) })
+	}()
+	ended := a.tracker.wait(a.stopTimeout)
+	cancel()
+	<-done
+	return ended
+}

@@ -1,0 +1,120 @@
+package gracehttp
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Option configures ServeWithOptions.
+type Option = option
+
+type option func(*app)
+
+// PreStartProcess makes hook be called before each start of a new process. If it
+// returns an error no process is started; this one serves on and logs the error.
+// It serves on as well if the new process fails, and the next restart calls hook
+// again: what hook gives away, this process may have to do without, and what it
+// changes in the environment the new process sees.
+func PreStartProcess(hook func() error) option {
+	return func(a *app) { a.process.PreStart = hook }
+}
+
+// StartTimeout is how long a new process may take to become ready before it is
+// killed. The default is a minute, also for a time that is not positive.
+func StartTimeout(d time.Duration) option {
+	return func(a *app) { a.process.StartTimeout = max(d, 0) }
+}
+
+// Standby is how long this process stands by after the new one is ready: it
+// accepts nothing, answers on the connections it has, and serves again if the
+// new process dies. The default is 5 seconds; zero turns it off.
+func Standby(d time.Duration) option {
+	return func(a *app) {
+		a.process.Standby = d
+		if d <= 0 {
+			a.process.Standby = -1
+		}
+	}
+}
+
+// StopTimeout is how long requests in flight may take when this process drains.
+// Connections that are not done then are closed. The default is a minute.
+func StopTimeout(d time.Duration) option {
+	return func(a *app) { a.stopTimeout = d }
+}
+
+// KillTimeout is how long handlers may take to return after their connections
+// were closed, before Serve returns without them. The default is a minute.
+func KillTimeout(d time.Duration) option {
+	return func(a *app) { a.killTimeout = d }
+}
+
+// PIDFile is a file that holds the pid of the process that serves, in decimal and
+// with a newline. It is written when a process becomes ready, and by one that
+// serves again because its successor has died; it is replaced in one step, and
+// removed by the last process when it stops. If it can't be written, a first
+// process stops and Serve returns the error; a new process is given up, and the
+// old one serves on. A path that is not absolute begins in the directory in which
+// the process was started. The default is none.
+func PIDFile(path string) option {
+	return func(a *app) { a.process.PIDFile = path }
+}
+
+// Logger sets a logger that gets a record for each step of a restart, as package
+// grace describes. It is independent of SetLogger. Nil, the default, means none.
+func Logger(l *slog.Logger) option {
+	return func(a *app) { a.records = l }
+}
+
+// IdleGrace is how long idle connections stay open at the end, when the standby is
+// over or this process stops: a request may be on its way to them. The default is
+// half a second.
+func IdleGrace(d time.Duration) option {
+	return func(a *app) { a.idleGrace = max(d, 0) }
+}
+
+// StopDelay is how long this process goes on accepting after it was told to stop,
+// if no other process follows. [Ready] is false from the beginning of it, and
+// answers carry "Connection: close", so that load balancers turn away before
+// connections are refused. The default is zero: it stops at once. A restart knows
+// no such delay.
+func StopDelay(d time.Duration) option {
+	return func(a *app) { a.process.StopDelay = max(d, 0) }
+}
+
+// WaitHijacked makes the drain wait for hijacked connections, such as those of
+// WebSockets, until they are closed: for StopTimeout at most, when it closes them.
+// Without it they delay nothing, and end with the process. [Draining] and
+// http.Server.RegisterOnShutdown tell their handlers.
+//
+// What ConnState, ConnContext and http.Hijacker see is then no *net.TCPConn but a
+// type that embeds one, or a *tls.Conn on it.
+func WaitHijacked() option {
+	return func(a *app) { a.waitHijacked = true }
+}
+
+// HandOverIdle makes connections outlive this process: when the standby is over,
+// those on which no request is under way go to the new process, and the client
+// does not notice. Those that are busy go after their answer. This is for HTTP/1.1
+// without TLS, on TCP and on unix sockets. What can't go is drained: HTTP/2, TLS,
+// HTTP/1.0, connections on which a request takes long, and all of them if the new
+// process does not serve the address with this library, or serves it over TLS.
+//
+// What ConnState, ConnContext and http.Hijacker see is then no *net.TCPConn but a
+// type that embeds one, or embeds a *net.UnixConn. A connection that has gone to the
+// new process is closed to this one, and new to that one.
+func HandOverIdle() option {
+	return func(a *app) { a.handOverIdle = true }
+}
+
+// ShareTicketKeys makes TLS sessions outlive this process: the new one gets the keys
+// of the session tickets, so that clients resume. The keys are random, change every
+// day, are kept for a week, and go from process to process over a socket between
+// the two, never through the environment or a file. Each server has its own.
+//
+// It replaces keys that were set with tls.Config.SetSessionTicketKeys. A TLSConfig
+// that has WrapSession or UnwrapSession is left alone, and so is what
+// GetConfigForClient returns.
+func ShareTicketKeys() option {
+	return func(a *app) { a.shareTicketKeys = true }
+}

@@ -1,0 +1,34 @@
+package gracehttp
+
+import (
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// receivedAfterSent reports whether the peer has sent something that was not
+// answered yet: more than nothing if nothing was sent to it, and otherwise
+// something since the last time. It is known for TCP only, to the millisecond.
+func receivedAfterSent(c net.Conn) (received, known bool) {
+	tcp, ok := c.(interface {
+		syscall.Conn
+		SetLinger(int) error // of TCP only
+	})
+	if !ok {
+		return false, false
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return false, false
+	}
+	_ = raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return
+		}
+		known = true
+		received = info.Bytes_received != 0 && (info.Bytes_sent == 0 || info.Last_data_recv < info.Last_data_sent)
+	})
+	return received, known
+}

@@ -1,0 +1,118 @@
+package gracehttp
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/facebookgo/grace/internal/accept"
+	"github.com/facebookgo/grace/internal/handoff"
+)
+
+// server is one http.Server and what it listens on.
+type server struct {
+	app      *app
+	http     *http.Server
+	listener *accept.Listener
+	handed   *handedOver
+	served   chan struct{}                 // closed when serve has returned
+	heir     atomic.Pointer[handoff.Child] // takes the connections over; may be nil
+}
+
+// prepare puts our functions before those of the program.
+func (s *server) prepare() {
+	s.served = make(chan struct{})
+	s.handed = newHandedOver(s.listener.Addr())
+	if s.app.shareTicketKeys && s.http.TLSConfig != nil {
+		s.http.TLSConfig = shareTicketKeys(s.http.TLSConfig, s.listener.Listener)
+	}
+	s.http.Handler = s.handler(s.http.Handler)
+	s.http.ConnState = s.connState(s.http.ConnState)
+	base := s.http.BaseContext
+	s.http.BaseContext = func(net.Listener) context.Context {
+		ctx := context.Background()
+		if base != nil {
+			ctx = base(s.listener.Listener)
+		}
+		return context.WithValue(ctx, drainingKey{}, (<-chan struct{})(s.app.stop))
+	}
+	if s.watches() {
+		next := s.http.ConnContext
+		s.http.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+			if next != nil {
+				ctx = next(ctx, c)
+			}
+			return context.WithValue(ctx, watchKey{}, watchOf(c))
+		}
+	}
+}
+
+// watches reports whether connections are of a type of ours.
+func (s *server) watches() bool {
+	return s.app.waitHijacked || s.app.handOverIdle && s.http.TLSConfig == nil
+}
+
+// handler lets answers carry "Connection: close" while closing. net/http makes a
+// GOAWAY of it in HTTP/2. A request for an upgrade is left alone: its answer
+// needs the header for itself. So is one whose connection goes to the child.
+func (s *server) handler(next http.Handler) http.Handler {
+	closing := &s.app.tracker.closing
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if closing.Load() && r.Header.Get("Upgrade") == "" && !s.keeps(r) {
+			w.Header().Set("Connection", "close")
+		}
+		if next == nil {
+			http.DefaultServeMux.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// keeps reports whether the connection of r must not be closed by the answer.
+func (s *server) keeps(r *http.Request) bool {
+	w, _ := r.Context().Value(watchKey{}).(*watch)
+	return w != nil && w.keeps(s.heir.Load() != nil)
+}
+
+func (s *server) serve() error {
+	defer close(s.served)
+	var l net.Listener = s.listener
+	if s.watches() {
+		l = watching{s.listener, s}
+	}
+	switch {
+	case s.http.TLSConfig == nil:
+		return s.http.Serve(l)
+	case s.http.Protocols != nil:
+		return s.http.ServeTLS(l, "", "")
+	default:
+		// ServeTLS would add h2 to what the configuration names.
+		return s.http.Serve(tls.NewListener(l, s.http.TLSConfig))
+	}
+}
+
+// closeListener ends accepting, and returns when the server knows all that was
+// accepted. That a listener can't be closed means that it is closed.
+func (s *server) closeListener() {
+	_ = s.listener.Finish(handoff.This().LastHolder(s.listener.Listener))
+	<-s.served
+	s.handed.finish()
+}
+
+// takeConn serves a connection that the parent has handed over. It reports whether
+// it does. A connection in the middle of TLS can't be taken.
+func (s *server) takeConn(c net.Conn) bool {
+	if s.http.TLSConfig != nil {
+		return false
+	}
+	return s.handed.put(c, func() {
+		var l net.Listener = s.handed
+		if s.watches() {
+			l = watching{l, s}
+		}
+		_ = s.http.Serve(l) // if it fails, so does serve
+	})
+}

@@ -1,0 +1,264 @@
+package gracehttp
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/facebookgo/grace/internal/framing"
+)
+
+// Connections of a type of ours, for the options that must know when they are
+// closed, or when they can go to another process.
+
+// watching is a listener whose connections are watched.
+type watching struct {
+	net.Listener
+	server *server
+}
+
+func (l watching) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	follows := l.server.app.handOverIdle && l.server.http.TLSConfig == nil
+	switch c := c.(type) {
+	case *net.TCPConn:
+		return &tcpConn{c, watch{socket: c, follows: follows}}, nil
+	case *net.UnixConn:
+		return &unixConn{c, watch{socket: c, follows: follows}}, nil
+	}
+	return c, nil
+}
+
+// tcpConn has all methods of a TCP connection.
+type tcpConn struct {
+	*net.TCPConn
+	watch watch
+}
+
+func (c *tcpConn) Read(p []byte) (int, error)        { return c.watch.read(p) }
+func (c *tcpConn) SetDeadline(t time.Time) error     { return c.watch.setDeadline(t) }
+func (c *tcpConn) SetReadDeadline(t time.Time) error { return c.watch.setReadDeadline(t) }
+func (c *tcpConn) Close() error                      { return c.watch.close() }
+func (c *tcpConn) watched() *watch                   { return &c.watch }
+
+// unixConn has all methods of a unix connection.
+type unixConn struct {
+	*net.UnixConn
+	watch watch
+}
+
+func (c *unixConn) Read(p []byte) (int, error)        { return c.watch.read(p) }
+func (c *unixConn) SetDeadline(t time.Time) error     { return c.watch.setDeadline(t) }
+func (c *unixConn) SetReadDeadline(t time.Time) error { return c.watch.setReadDeadline(t) }
+func (c *unixConn) Close() error                      { return c.watch.close() }
+func (c *unixConn) watched() *watch                   { return &c.watch }
+
+type watchKey struct{}
+
+// watchOf returns the watch of c, which may be a TLS connection on a watched one,
+// or nil.
+func watchOf(c net.Conn) *watch {
+	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = t.NetConn()
+	}
+	if w, ok := c.(interface{ watched() *watch }); ok {
+		return w.watched()
+	}
+	return nil
+}
+
+// socket is a *net.TCPConn or a *net.UnixConn.
+type socket interface {
+	net.Conn
+	syscall.Conn
+}
+
+// watch knows where in the stream of requests a connection is, and can take it
+// away from the server between two of them.
+//
+// The server reads the next request, or the first, while the connection is new or
+// idle. If it waits in Read then, and all that it has read belongs to requests that
+// are complete, it knows nothing that another process would not know: those
+// requests are answered, or the connection would not be idle. It is told that
+// its time is over. net/http closes a connection at such an error without a word,
+// where it would answer any other one.
+type watch struct {
+	socket  socket
+	follows bool // requests is up to date
+
+	mu       sync.Mutex
+	requests framing.Requests
+	state    http.ConnState
+	served   int       // requests that the server has begun to serve
+	reading  bool      // the server is in Read
+	deadline time.Time // for Read, as the server has set it
+	pass     func() bool
+	woken    bool // the deadline of the socket is ours
+	refused  bool // pass has failed
+	gone     bool // pass has succeeded
+	closed   func()
+}
+
+// past is a deadline that has passed for certain.
+var past = time.Unix(1, 0)
+
+func (w *watch) read(p []byte) (int, error) {
+	if !w.follows {
+		return w.socket.Read(p)
+	}
+	for {
+		if !w.enter() {
+			return 0, os.ErrDeadlineExceeded
+		}
+		n, err := w.socket.Read(p)
+		if !w.leave(p[:n], err) {
+			return n, err
+		}
+	}
+}
+
+// enter is called before a Read. It hands the connection over if it can go, and
+// returns false if it has gone.
+func (w *watch) enter() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if pass := w.pass; pass != nil && !w.gone && w.between() {
+		w.pass = nil
+		w.mu.Unlock()
+		taken := pass()
+		w.mu.Lock()
+		if taken {
+			w.gone = true
+			_ = w.socket.Close() // not the connection, which the child has
+		} else {
+			w.refused = true
+		}
+	}
+	w.reading = !w.gone
+	return !w.gone
+}
+
+// leave is called after a Read, and reports whether to read again.
+func (w *watch) leave(p []byte, err error) (again bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.reading = false
+	w.requests.Feed(p)
+	if !w.woken {
+		return false
+	}
+	w.woken = false
+	_ = w.socket.SetReadDeadline(w.deadline)
+	return len(p) == 0 && errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// between reports whether the server waits for a request and knows nothing of it.
+// mu is held.
+func (w *watch) between() bool {
+	return (w.state == http.StateNew || w.state == http.StateIdle) && w.requests.Boundary()
+}
+
+// ask makes the connection go as soon as it can. pass hands it over and reports
+// whether it was taken.
+func (w *watch) ask(pass func() bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.follows || w.gone || w.refused {
+		return
+	}
+	w.pass = pass
+	if w.reading && w.between() {
+		w.woken = true
+		_ = w.socket.SetReadDeadline(past)
+	}
+}
+
+// mayMove reports whether the connection can still be handed over.
+func (w *watch) mayMove() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.movable()
+}
+
+// movable is mayMove. mu is held.
+func (w *watch) movable() bool {
+	return w.follows && !w.refused && !w.gone && w.state != http.StateHijacked && !w.requests.Lost()
+}
+
+// keeps reports whether the answer to the request that is served now must not
+// close the connection: it can be handed over afterwards, if there is an heir, or
+// the client has sent more requests.
+func (w *watch) keeps(heir bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.follows || w.requests.Lost() {
+		return false
+	}
+	headers, more := w.requests.Begun()
+	return heir && w.movable() || headers > w.served || more
+}
+
+// halfway reports whether a part of a request has been read.
+func (w *watch) halfway() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return (w.state == http.StateNew || w.state == http.StateIdle) && !w.requests.Boundary() && !w.requests.Lost()
+}
+
+func (w *watch) moved() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gone
+}
+
+func (w *watch) setState(state http.ConnState) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.state = state
+	switch state {
+	case http.StateActive:
+		w.served++
+	case http.StateHijacked:
+		w.pass = nil
+	}
+}
+
+func (w *watch) setReadDeadline(t time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.deadline = t
+	if w.woken {
+		return nil // leave sets it
+	}
+	return w.socket.SetReadDeadline(t)
+}
+
+func (w *watch) setDeadline(t time.Time) error {
+	return errors.Join(w.socket.SetWriteDeadline(t), w.setReadDeadline(t))
+}
+
+// whenClosed makes f be called when the connection is closed, at once if it is.
+func (w *watch) whenClosed(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = f
+}
+
+func (w *watch) close() error {
+	err := w.socket.Close()
+	w.mu.Lock()
+	closed := w.closed
+	w.closed = nil
+	w.mu.Unlock()
+	if closed != nil {
+		closed()
+	}
+	return err
+}

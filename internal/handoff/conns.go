@@ -1,0 +1,239 @@
+package handoff
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// Connections that have been accepted go to the child over the control socket,
+// if it wants those of their listener. This process keeps a connection until the
+// child has said that it took it.
+
+// TakeConns makes take get the connections that the parent has accepted on l and
+// hands over. take must not block, and reports whether it takes the connection.
+// It must be called before Ready.
+func (p *Process) TakeConns(l net.Listener, take func(net.Conn) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.find(l); s != nil {
+		s.take = take
+	}
+}
+
+// taking lists the positions of the sockets whose connections this process
+// takes. mu is held.
+func (p *Process) taking() []int {
+	var positions []int
+	for i, in := range p.inherited {
+		if s := in.socket; s != nil && s.take != nil && !s.closed {
+			positions = append(positions, i)
+		}
+	}
+	return positions
+}
+
+// takeConns answers a message Take: "ID POSITIONS", with one descriptor for each
+// position.
+func (p *Process) takeConns(c *control, args string) {
+	id, list, _ := strings.Cut(args, " ")
+	positions := parsePositions(list)
+	fds := c.fds[:min(len(positions), len(c.fds))]
+	c.fds = slices.Clone(c.fds[len(fds):])
+	verdicts := make([]byte, len(positions))
+	for i := range positions {
+		verdicts[i] = '0'
+		if len(fds) < len(positions) {
+			continue // which of them are missing is not known
+		}
+		conn, err := connOf(fds[i])
+		if err != nil {
+			continue
+		}
+		if take := p.taker(positions[i]); take != nil && take(conn) {
+			verdicts[i] = '1'
+		} else {
+			_ = conn.Close()
+		}
+	}
+	if len(fds) < len(positions) {
+		for _, fd := range fds {
+			closeFD(fd)
+		}
+	}
+	_ = c.send(Took, id, string(verdicts))
+}
+
+// taker returns what takes the connections of the socket at position i.
+func (p *Process) taker(i int) func(net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i < 0 || i >= len(p.inherited) || p.inherited[i].socket == nil {
+		return nil
+	}
+	return p.inherited[i].socket.take
+}
+
+// Takes reports whether the child takes connections that were accepted on l.
+func (c *Child) Takes(l net.Listener) bool { return c.position(l) >= 0 }
+
+func (c *Child) position(l net.Listener) int {
+	c.parent.mu.Lock()
+	defer c.parent.mu.Unlock()
+	if !c.holds || c.replaced != 0 {
+		return -1
+	}
+	for _, i := range c.takes {
+		if i < len(c.sockets) && same(c.sockets[i].conn, l) {
+			return i
+		}
+	}
+	return -1
+}
+
+// passer is the parent's side.
+type passer struct {
+	mu      sync.Mutex
+	waiting []*passed
+	sending bool
+	id      int
+	took    chan Message  // answers
+	ended   chan struct{} // closed when there will be no more
+}
+
+type passed struct {
+	conn     syscall.Conn
+	position int
+	taken    chan bool
+}
+
+// batch is how many connections go in one message. Each is a descriptor more for
+// both processes until the answer has come.
+const batch = 64
+
+// Pass hands conn, which was accepted on l, to the child, and reports whether
+// the child has taken it. The caller then closes conn; otherwise nothing has
+// changed. Once it is on its way there is no taking back: Pass waits for the
+// answer, or for the end of the child. Calls from many goroutines go together.
+func (c *Child) Pass(l net.Listener, conn syscall.Conn) (taken bool) {
+	position := c.position(l)
+	if position < 0 || c.control == nil {
+		return false
+	}
+	p := &c.passer
+	req := &passed{conn, position, make(chan bool, 1)}
+	p.mu.Lock()
+	p.waiting = append(p.waiting, req)
+	first := !p.sending
+	p.sending = true
+	p.mu.Unlock()
+	if first {
+		c.passAll()
+	}
+	return <-req.taken
+}
+
+// passAll sends what waits, until nothing does.
+func (c *Child) passAll() {
+	p := &c.passer
+	for {
+		p.mu.Lock()
+		if len(p.waiting) == 0 {
+			p.sending = false
+			p.waiting = nil
+			p.mu.Unlock()
+			return
+		}
+		n := min(batch, len(p.waiting))
+		now := p.waiting[:n]
+		p.waiting = p.waiting[n:]
+		p.mu.Unlock()
+		c.pass(now)
+	}
+}
+
+// pass sends one message and waits for the answer.
+func (c *Child) pass(now []*passed) {
+	var sent []*passed
+	var fds []int
+	var positions []string
+	for _, req := range now {
+		fd, err := dup(req.conn)
+		if err != nil {
+			req.taken <- false
+			continue
+		}
+		sent, fds, positions = append(sent, req), append(fds, fd), append(positions, strconv.Itoa(req.position))
+	}
+	verdicts := c.ask(positions, fds)
+	for _, fd := range fds {
+		closeFD(fd)
+	}
+	for i, req := range sent {
+		req.taken <- i < len(verdicts) && verdicts[i] == '1'
+	}
+}
+
+func (c *Child) ask(positions []string, fds []int) (verdicts string) {
+	if len(fds) == 0 {
+		return ""
+	}
+	p := &c.passer
+	p.id++
+	id := strconv.Itoa(p.id)
+	if err := sendRights(c.control.conn, fmt.Sprintf("%s %s %s\n", Take, id, strings.Join(positions, ",")), fds); err != nil {
+		return ""
+	}
+	for {
+		var m Message
+		select {
+		case m = <-p.took:
+		case <-p.ended:
+			select {
+			case m = <-p.took: // just before
+			default:
+				return ""
+			}
+		}
+		if got, verdicts, _ := strings.Cut(m.Args, " "); got == id {
+			return verdicts
+		}
+	}
+}
+
+// answer gives what the child says to passAll. One that nobody waits for is
+// dropped.
+func (p *passer) answer(m Message) {
+	select {
+	case p.took <- m:
+	default:
+	}
+}
+
+// parsePositions reads a list as it stands in messages. What is no number is -1.
+func parsePositions(list string) []int {
+	if list == "" {
+		return nil
+	}
+	var positions []int
+	for s := range strings.SplitSeq(list, ",") {
+		i, err := strconv.Atoi(s)
+		if err != nil || i < 0 {
+			i = -1
+		}
+		positions = append(positions, i)
+	}
+	return positions
+}
+
+func joinPositions(positions []int) string {
+	s := make([]string, len(positions))
+	for i, n := range positions {
+		s[i] = strconv.Itoa(n)
+	}
+	return strings.Join(s, ",")
+}
