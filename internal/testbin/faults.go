@@ -109,5 +109,5 @@ func setBlocking(play.Config) error {
 // readyTwice says ready too early and too often, and serves all the same.
 func readyTwice(cfg play.Config) error {
 	say("ready\nready\n")
-	return serveHTTP(cfg)
+	return ServeHTTP(cfg, handler())
 }

@@ -3,44 +3,30 @@
 package testbin
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"runtime"
 	"slices"
-	"sync"
 	"syscall"
 
 	"github.com/facebookgo/grace"
-	"github.com/facebookgo/grace/gracehttp"
 	"github.com/facebookgo/grace/gracenet"
 	"github.com/facebookgo/grace/internal/testbin/play"
 )
 
 // roles are the servers.
 var roles = map[string]func(play.Config) error{
-	"http":         serveHTTP,
+	"http":         func(cfg play.Config) error { return ServeHTTP(cfg, handler()) },
 	"twice":        serveTwice,
 	"net":          serveNet,
 	"grace":        serveGrace,
 	"startprocess": serveStartProcess,
 	"env":          reportEnv,
 	"mixed":        serveMixed,
-}
-
-// serveHTTP serves with one call of gracehttp.
-func serveHTTP(cfg play.Config) error {
-	serve, err := httpServers(cfg)
-	if err != nil {
-		return err
-	}
-	return play.Done(serve(0, len(cfg.Listens)))
 }
 
 // serveMixed serves the networks that are not "tcp" with a raw server, in the
@@ -57,7 +43,7 @@ func serveMixed(cfg play.Config) error {
 	for _, l := range listeners {
 		go serveLines(l)
 	}
-	serve, err := httpServers(cfg)
+	serve, err := httpServers(cfg, handler())
 	if err != nil {
 		return err
 	}
@@ -70,7 +56,7 @@ func serveMixed(cfg play.Config) error {
 // serveTwice serves with two calls of gracehttp in one process, the second one
 // with the last address.
 func serveTwice(cfg play.Config) error {
-	serve, err := httpServers(cfg)
+	serve, err := httpServers(cfg, handler())
 	if err != nil {
 		return err
 	}
@@ -79,55 +65,6 @@ func serveTwice(cfg play.Config) error {
 	go func() { first <- serve(0, last) }()
 	err = serve(last, last+1)
 	return play.Done(errors.Join(<-first, err))
-}
-
-// httpServers returns a function that serves some of the addresses.
-func httpServers(cfg play.Config) (func(from, to int) error, error) {
-	gracehttp.SetLogger(log.New(logWriter{}, "", 0))
-	var mu sync.Mutex
-	addrs := make([]string, len(cfg.Listens))
-	known := 0
-	var servers []*http.Server
-	for i, l := range cfg.Listens {
-		s := &http.Server{
-			Addr:     l.Addr,
-			Handler:  http.HandlerFunc(play.Handle),
-			ErrorLog: log.New(logWriter{}, "net/http: ", 0),
-			BaseContext: func(l net.Listener) context.Context {
-				mu.Lock()
-				defer mu.Unlock()
-				addrs[i] = l.Addr().String()
-				if known++; known == len(addrs) {
-					play.Emit(play.Event{Event: play.Serving, Addrs: addrs})
-				}
-				return context.Background()
-			},
-		}
-		if l.TLS {
-			var err error
-			if s.TLSConfig, err = tlsConfig(); err != nil {
-				return nil, err
-			}
-		}
-		servers = append(servers, s)
-	}
-	options := []gracehttp.Option{
-		gracehttp.Standby(cfg.Standby),
-		gracehttp.StartTimeout(cfg.StartTimeout),
-		gracehttp.PreStartProcess(func() error { return preStart(cfg) }),
-	}
-	if cfg.StopTimeout != 0 {
-		options = append(options, gracehttp.StopTimeout(cfg.StopTimeout))
-	}
-	if cfg.PIDFile != "" {
-		options = append(options, gracehttp.PIDFile(cfg.PIDFile))
-	}
-	if cfg.Records {
-		options = append(options, gracehttp.Logger(slog.New(slog.NewJSONHandler(recordWriter{}, nil))))
-	}
-	return func(from, to int) error {
-		return gracehttp.ServeWithOptions(servers[from:to], options...)
-	}, nil
 }
 
 func preStart(cfg play.Config) error {

@@ -24,8 +24,8 @@ import (
 	"github.com/facebookgo/grace/internal/testbin/play"
 )
 
-// Main runs the tests, or one of the servers.
-func Main(m *testing.M) {
+// Main runs the tests, or one of the servers: those of this package, and more.
+func Main(m *testing.M, more ...Role) {
 	if os.Getenv(play.EnvConfig) == "" {
 		code := m.Run()
 		if oldDir != "" {
@@ -41,6 +41,11 @@ func Main(m *testing.M) {
 	if !ok {
 		role, ok = faults[cfg.Role]
 	}
+	for _, r := range more {
+		if r.Name == cfg.Role {
+			role, ok = r.Serve, true
+		}
+	}
 	if !ok {
 		play.Fail(fmt.Errorf("no such role: %q", cfg.Role))
 	}
@@ -54,6 +59,12 @@ func Main(m *testing.M) {
 		play.Fail(err)
 	}
 	os.Exit(0)
+}
+
+// Role is a server of another package.
+type Role struct {
+	Name  string
+	Serve func(play.Config) error
 }
 
 // logWriter makes an event of each line.

@@ -32,7 +32,12 @@ type Config struct {
 	StartTimeout time.Duration // zero for the default of the library
 	Standby      time.Duration // zero for none, so that tests are quick
 	StopTimeout  time.Duration
+	KillTimeout  time.Duration
+	IdleGrace    time.Duration // zero for the default of the library, less for none
+	StopDelay    time.Duration
 	TermTimeout  time.Duration
+
+	WaitHijacked, HandOverIdle, ShareTicketKeys bool
 
 	Delay    time.Duration     // before it does anything
 	PreStart string            // error that the pre-start hook returns; or "panic", "exit", "hang"
@@ -44,9 +49,10 @@ type Config struct {
 
 // Listen is one address.
 type Listen struct {
-	Network string // for the role http: tcp
+	Network string // for the role http: tcp, or unix
 	Addr    string
 	TLS     bool
+	HTTP2   bool // too
 }
 
 // Event is what a server reports, one JSON object a line.
