@@ -239,11 +239,9 @@ func (l *loop) announce(child *handoff.Child) (delay time.Duration) {
 	if l.phase == serving {
 		delay = longest(l.engine.members, func(p *Process) time.Duration { return p.StopDelay })
 	}
-	if delay > 0 {
-		l.phase = announcing
-		for _, m := range l.engine.members {
-			m.announce()
-		}
+	l.phase = announcing
+	for _, m := range l.engine.members {
+		m.announce()
 	}
 	l.engine.mu.Unlock()
 	if delay > 0 {

@@ -139,8 +139,9 @@ type Process struct {
 	Logger *slog.Logger
 }
 
-// An Announcer is a [Service] that wants to know that the StopDelay begins: it
-// goes on accepting, and should tell its clients to go elsewhere. Drain follows.
+// An Announcer is a [Service] that wants to know when it is told to stop and no
+// process follows. It goes on accepting, and should tell its clients to go
+// elsewhere. Drain follows after the StopDelay, which may be zero.
 type Announcer interface {
 	Service
 	Announce()

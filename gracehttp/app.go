@@ -46,7 +46,7 @@ func newApp(servers []*http.Server) *app {
 		tracker:     tracker{none: make(chan struct{}, 1)},
 	}
 	for _, s := range servers {
-		a.servers = append(a.servers, &server{app: a, http: s})
+		a.servers = append(a.servers, &server{app: a, http: s, secure: s.TLSConfig != nil})
 	}
 	return a
 }

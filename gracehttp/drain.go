@@ -31,7 +31,8 @@ func (a *app) Resume() {
 func (a *app) Announce() { a.tracker.closing.Store(true) }
 
 // settleTimeout is how long http.Server.Shutdown is put off for what it would cut:
-// a request whose header is half-way here, a connection that is to be handed over.
+// a request whose header is half-way here, a connection that is to be handed over,
+// one that was just answered.
 const settleTimeout = 5 * time.Second
 
 // Drain implements grace.Service.
@@ -70,7 +71,7 @@ func (a *app) setHeir() {
 		return
 	}
 	for _, s := range a.servers {
-		if s.http.TLSConfig == nil && child.Takes(s.listener.Listener) {
+		if !s.secure && child.Takes(s.listener.Listener) {
 			s.heir.Store(child)
 		}
 	}
@@ -101,7 +102,7 @@ func (a *app) settle() {
 	defer timeout.Stop()
 	again := time.NewTicker(10 * time.Millisecond) // no event tells of half a header
 	defer again.Stop()
-	for a.tracker.unsettled() {
+	for a.tracker.unsettled(a.idleGrace) {
 		select {
 		case <-again.C:
 		case <-timeout.C:

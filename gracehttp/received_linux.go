@@ -7,9 +7,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// unread reports whether something waits in the socket.
+func unread(c net.Conn) bool {
+	socket, ok := c.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	_ = raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	return err == nil && n > 0
+}
+
 // receivedAfterSent reports whether the peer has sent something that was not
 // answered yet: more than nothing if nothing was sent to it, and otherwise
-// something since the last time. It is known for TCP only, to the millisecond.
+// something since the last time. It is known for TCP only, and the times are those
+// of the kernel's tick, of 1 to 10 ms: what has come in the same tick counts as
+// answered.
 func receivedAfterSent(c net.Conn) (received, known bool) {
 	tcp, ok := c.(interface {
 		syscall.Conn

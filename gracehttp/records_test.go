@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -37,6 +38,9 @@ func TestRecords(t *testing.T) {
 	s.WaitLog(first, fmt.Sprintf("standing by child=%d", last))
 	s.Signal(first, syscall.SIGTERM)
 	s.WaitReturned(first)
+	s.Wait("the record of the child that it is ready", func(e play.Event) bool {
+		return e.PID == last && e.Event == play.Record && strings.Contains(e.Text, `"step":"ready"`)
+	})
 	s.Stop()
 
 	records := recordsOf(t, s.Events(), first)

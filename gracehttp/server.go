@@ -15,6 +15,7 @@ import (
 type server struct {
 	app      *app
 	http     *http.Server
+	secure   bool // over TLS; net/http gives others a TLSConfig, too
 	listener *accept.Listener
 	handed   *handedOver
 	served   chan struct{}                 // closed when serve has returned
@@ -25,7 +26,7 @@ type server struct {
 func (s *server) prepare() {
 	s.served = make(chan struct{})
 	s.handed = newHandedOver(s.listener.Addr())
-	if s.app.shareTicketKeys && s.http.TLSConfig != nil {
+	if s.app.shareTicketKeys && s.secure {
 		s.http.TLSConfig = shareTicketKeys(s.http.TLSConfig, s.listener.Listener)
 	}
 	s.http.Handler = s.handler(s.http.Handler)
@@ -51,7 +52,7 @@ func (s *server) prepare() {
 
 // watches reports whether connections are of a type of ours.
 func (s *server) watches() bool {
-	return s.app.waitHijacked || s.app.handOverIdle && s.http.TLSConfig == nil
+	return s.app.waitHijacked || s.app.handOverIdle && !s.secure
 }
 
 // handler lets answers carry "Connection: close" while closing. net/http makes a
@@ -84,7 +85,7 @@ func (s *server) serve() error {
 		l = watching{s.listener, s}
 	}
 	switch {
-	case s.http.TLSConfig == nil:
+	case !s.secure:
 		return s.http.Serve(l)
 	case s.http.Protocols != nil:
 		return s.http.ServeTLS(l, "", "")
@@ -105,7 +106,7 @@ func (s *server) closeListener() {
 // takeConn serves a connection that the parent has handed over. It reports whether
 // it does. A connection in the middle of TLS can't be taken.
 func (s *server) takeConn(c net.Conn) bool {
-	if s.http.TLSConfig != nil {
+	if s.secure {
 		return false
 	}
 	return s.handed.put(c, func() {

@@ -24,6 +24,7 @@ type tracked struct {
 	conn   net.Conn
 	watch  *watch       // nil if the connection is as it was accepted
 	state  atomic.Int32 // an http.ConnState
+	idle   atomic.Int64 // when it became idle, if it did so while closing, in nanoseconds since 1970
 }
 
 // connState counts connections. It is called in the accept loop for a new
@@ -38,6 +39,9 @@ func (s *server) connState(next func(net.Conn, http.ConnState)) func(net.Conn, h
 			t.open.Add(1)
 		} else if known, ok := t.conns.Load(conn); ok {
 			c = known.(*tracked)
+			if state == http.StateIdle && t.closing.Load() {
+				c.idle.Store(time.Now().UnixNano())
+			}
 			c.state.Store(int32(state))
 		}
 		if c != nil && c.watch != nil {
@@ -90,11 +94,16 @@ func (t *tracker) all(yield func(*tracked) bool) {
 	t.conns.Range(func(_, c any) bool { return yield(c.(*tracked)) })
 }
 
-// unsettled reports whether there is a connection that is to be handed over, or
-// one on which half a header has come.
-func (t *tracker) unsettled() bool {
+// unsettled reports whether there is a connection that is to be handed over, one
+// on which half a header has come, or one that has not been idle for the time of
+// grace: its last answer may have promised to keep it.
+func (t *tracker) unsettled(grace time.Duration) bool {
+	since := time.Now().Add(-grace).UnixNano()
 	for c := range t.all {
-		if c.watch != nil && c.server.heir.Load() != nil && c.watch.mayMove() || c.halfway() {
+		switch {
+		case c.watch != nil && c.server.heir.Load() != nil && c.watch.mayMove(),
+			c.idle.Load() > since && http.ConnState(c.state.Load()) == http.StateIdle,
+			c.halfway():
 			return true
 		}
 	}
@@ -134,8 +143,8 @@ func (c *tracked) halfway() bool {
 	if state != http.StateNew && state != http.StateIdle {
 		return false
 	}
-	if c.watch != nil && c.watch.follows {
-		return c.watch.halfway()
+	if halfway, known := c.watch.halfway(); known {
+		return halfway
 	}
 	if state == http.StateIdle && c.mayBeHTTP2() {
 		return false // frames that are no request are not answered
@@ -146,8 +155,8 @@ func (c *tracked) halfway() bool {
 
 // unused reports whether no request has begun, if that is known.
 func (c *tracked) unused() bool {
-	if c.watch != nil && c.watch.follows {
-		return !c.watch.halfway()
+	if halfway, known := c.watch.halfway(); known {
+		return !halfway
 	}
 	received, known := receivedAfterSent(c.socket())
 	return known && !received
@@ -158,6 +167,5 @@ func (c *tracked) mayBeHTTP2() bool {
 	if t, ok := c.conn.(*tls.Conn); ok {
 		return t.ConnectionState().NegotiatedProtocol == "h2"
 	}
-	_, ok := c.server.http.TLSNextProto["unencrypted_http2"]
-	return ok || c.server.http.Protocols != nil && c.server.http.Protocols.UnencryptedHTTP2()
+	return c.server.http.Protocols != nil && c.server.http.Protocols.UnencryptedHTTP2()
 }

@@ -26,7 +26,7 @@ func (l watching) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	follows := l.server.app.handOverIdle && l.server.http.TLSConfig == nil
+	follows := l.server.app.handOverIdle && !l.server.secure
 	switch c := c.(type) {
 	case *net.TCPConn:
 		return &tcpConn{c, watch{socket: c, follows: follows}}, nil
@@ -205,11 +205,16 @@ func (w *watch) keeps(heir bool) bool {
 	return heir && w.movable() || headers > w.served || more
 }
 
-// halfway reports whether a part of a request has been read.
-func (w *watch) halfway() bool {
+// halfway reports whether a part of a request has come that the server has not
+// begun to serve, if that is known. w may be nil.
+func (w *watch) halfway() (halfway, known bool) {
+	if w == nil || !w.follows {
+		return false, false
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return (w.state == http.StateNew || w.state == http.StateIdle) && !w.requests.Boundary() && !w.requests.Lost()
+	waits := w.state == http.StateNew || w.state == http.StateIdle
+	return waits && (!w.requests.Boundary() || unread(w.socket)), !w.requests.Lost()
 }
 
 func (w *watch) moved() bool {

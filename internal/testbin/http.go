@@ -110,6 +110,7 @@ func httpOptions(cfg play.Config) []gracehttp.Option {
 //	/ready   whether the service is ready
 //	/echo    the request, in the same bytes whichever process answers
 //	/events  "pid N", a line every now and then, and "end" when it is told to drain
+//	/bytes   32 MiB, which no socket buffers
 //	/poll    "drained" when it is told to drain
 //	/tunnel  takes the connection over, as CONNECT does, and echoes; says "bye" and
 //	         closes it when it is told to drain and the path is /tunnel/polite
@@ -146,6 +147,13 @@ func handler() http.Handler {
 				return
 			case <-gracehttp.Draining(r.Context()):
 				_, _ = io.WriteString(w, "end\n")
+				return
+			}
+		}
+	})
+	mux.HandleFunc("/bytes", func(w http.ResponseWriter, _ *http.Request) {
+		for range 1024 {
+			if _, err := w.Write(make([]byte, 32<<10)); err != nil {
 				return
 			}
 		}

@@ -1,0 +1,360 @@
+//go:build unix
+
+package gracehttp_test
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/facebookgo/grace/internal/testbin"
+	"github.com/facebookgo/grace/internal/testbin/play"
+)
+
+// kinds are the kinds of connections that are drained with care.
+var kinds = map[string]play.Config{
+	"tcp":                {Listens: []play.Listen{{Addr: "127.0.0.1:0"}}},
+	"tcp or h2c":         {Listens: []play.Listen{{Addr: "127.0.0.1:0", HTTP2: true}}},
+	"tls":                {Listens: []play.Listen{{Addr: "127.0.0.1:0", TLS: true}}},
+	"unix":               {Listens: []play.Listen{{Network: "unix"}}},
+	"tcp, WaitHijacked":  {Listens: []play.Listen{{Addr: "127.0.0.1:0"}}, WaitHijacked: true},
+	"tcp, HandOverIdle":  {Listens: []play.Listen{{Addr: "127.0.0.1:0"}}, HandOverIdle: true},
+	"tls, HandOverIdle":  {Listens: []play.Listen{{Addr: "127.0.0.1:0", TLS: true}}, HandOverIdle: true},
+	"unix, HandOverIdle": {Listens: []play.Listen{{Network: "unix"}}, HandOverIdle: true},
+}
+
+// startKind starts a service whose unix socket is in a directory of the test.
+func startKind(t *testing.T, cfg play.Config) (s *testbin.Service, pid int, addr string) {
+	t.Helper()
+	cfg.Role = "http"
+	cfg.Listens = slices.Clone(cfg.Listens)
+	if cfg.Listens[0].Network == "unix" {
+		cfg.Listens[0].Addr = filepath.Join(t.TempDir(), "socket")
+	}
+	s = testbin.Start(t, cfg)
+	pid, addrs := s.Newest()
+	return s, pid, addrs[0]
+}
+
+// draining signals pid and waits until it drains.
+func draining(s *testbin.Service, pid int, sig syscall.Signal) {
+	s.Signal(pid, sig)
+	s.WaitLog(pid, "draining")
+}
+
+// Whatever a client has sent or not when the server drains, it gets its answer,
+// and that says that the connection is closed. If the handler has begun before the
+// drain, the next one says so.
+func TestDrainLosesNothing(t *testing.T) {
+	request := "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
+	for name, cfg := range kinds {
+		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGUSR2} {
+			t.Run(fmt.Sprintf("%s, %v", name, sig), func(t *testing.T) {
+				cfg.IdleGrace = testbin.Patience // for those that have sent nothing
+				s, pid, addr := startKind(t, cfg)
+				var clients []*testbin.Wire
+				var rest []string
+				for _, used := range []bool{false, true} {
+					for _, sent := range []int{0, 1, len("POST /echo HTTP/1.1\r\n"), len(request) - len("\r\nbody"), len(request) - len("body"), len(request) - 1} {
+						if sent == 0 && used && cfg.HandOverIdle && sig == syscall.SIGUSR2 {
+							continue // goes to the new process
+						}
+						c := testbin.Dial(t, cfg.Listens[0], addr)
+						if used {
+							c.Ask("")
+						}
+						c.Send(request[:sent])
+						clients, rest = append(clients, c), append(rest, request[sent:])
+					}
+				}
+				draining(s, pid, sig)
+				for i, c := range clients {
+					c.Send(rest[i])
+					got := c.Receive()
+					moved := !got.Close && cfg.HandOverIdle && !cfg.Listens[0].TLS && sig == syscall.SIGUSR2
+					for n := 0; n < 100 && !got.Close && !moved; n++ {
+						c.Send(request)
+						got = c.Receive()
+					}
+					if want := `POST /echo "body" <nil>` + "\n"; got.Status != 200 || got.Body != want || !got.Close && !moved {
+						t.Errorf("%q was sent after the drain had begun: got %+v, want %q and the end", rest[i], got, want)
+					}
+					if !moved {
+						c.WaitClosed()
+					}
+				}
+				if e := s.WaitReturned(pid); e.Event != play.Returned || e.Text != "" {
+					t.Errorf("pid %d: %s %s", pid, e.Event, e.Text)
+				}
+			})
+		}
+	}
+}
+
+// A header that is half-way is waited for also when idle connections are not.
+func TestStopWaitsForHalfAHeader(t *testing.T) {
+	for name, cfg := range kinds {
+		if name == "unix" {
+			continue // only with a type of ours is it known
+		}
+		for _, used := range []bool{false, true} {
+			if used && name == "tcp or h2c" {
+				continue // half a header can't be told from frames that have been answered
+			}
+			t.Run(fmt.Sprintf("%s, used=%v", name, used), func(t *testing.T) {
+				cfg.IdleGrace = -1
+				s, pid, addr := startKind(t, cfg)
+				idle, c := testbin.Dial(t, cfg.Listens[0], addr), testbin.Dial(t, cfg.Listens[0], addr)
+				idle.Ask("")
+				if used {
+					c.Ask("")
+				}
+				// What comes in the same tick of the kernel as an answer goes out is
+				// not known to come after it.
+				idle.StaysOpen(50 * time.Millisecond)
+				c.Send("GET / HTTP/1.1\r\n")
+				draining(s, pid, syscall.SIGTERM)
+				// Nothing is closed as long as that takes; less than the five seconds
+				// that it may.
+				idle.StaysOpen(200 * time.Millisecond)
+				c.Send("Host: x\r\n\r\n")
+				if got, want := c.Receive(), (testbin.Reply{Status: 200, Body: strconv.Itoa(pid), Close: true}); got != want {
+					t.Errorf("got %+v, want %+v", got, want)
+				}
+				idle.WaitClosed()
+				s.WaitGone()
+			})
+		}
+	}
+}
+
+// One that never ends does not hold up a stop for long, nor do connections over
+// which nothing came.
+func TestStopDoesNotWaitForStragglers(t *testing.T) {
+	for name, cfg := range kinds {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, pid, addr := startKind(t, cfg)
+			for _, text := range []string{"", "G", "GET / HTTP/1.1\r\n"} {
+				testbin.Dial(t, cfg.Listens[0], addr).Send(text)
+			}
+			s.Signal(pid, syscall.SIGTERM)
+			s.WaitReturned(pid) // before StopTimeout, which is as long as our patience
+		})
+	}
+}
+
+// HTTP/2 connections get a GOAWAY, in use or not, and delay nothing.
+func TestDrainOfHTTP2(t *testing.T) {
+	for _, secure := range []bool{true, false} {
+		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
+			cfg := play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0", TLS: secure, HTTP2: true}}}
+			s := testbin.Start(t, cfg)
+			first, addrs := s.Newest()
+			ask := http2Client(t, secure, addrs[0])
+			if got := testbin.Ask(t, ask, ""); got != strconv.Itoa(first) {
+				t.Fatalf("answered by %s, want %d", got, first)
+			}
+			idle := http2Client(t, secure, addrs[0])
+			testbin.Ask(t, idle, "")
+			slow := filepath.Join(t.TempDir(), "slow")
+			answer := make(chan string, 1)
+			go func() {
+				got, err := ask("until " + slow)
+				answer <- fmt.Sprintln(got, err)
+			}()
+			s.Wait("the slow request", asked("until "+slow))
+			_, child := s.Restart()
+			s.WaitLog(first, "draining")
+			testbin.Poll(t, "the next request to be answered by the child", func() bool {
+				return testbin.Ask(t, ask, "") == strconv.Itoa(child)
+			})
+			touch(t, slow)
+			if got, want := <-answer, fmt.Sprintln(first, error(nil)); got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+			s.WaitReturned(first)
+			if got := testbin.Ask(t, idle, ""); got != strconv.Itoa(child) {
+				t.Errorf("answered by %s, want %d", got, child)
+			}
+			s.Stop()
+		})
+	}
+}
+
+// http2Client asks over one HTTP/2 connection for as long as the server keeps it.
+func http2Client(t *testing.T, secure bool, addr string) testbin.Target {
+	transport := &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		Protocols:       new(http.Protocols),
+	}
+	transport.Protocols.SetHTTP2(secure)
+	transport.Protocols.SetUnencryptedHTTP2(!secure)
+	t.Cleanup(transport.CloseIdleConnections)
+	client := &http.Client{Transport: transport, Timeout: testbin.Patience}
+	scheme := "http"
+	if secure {
+		scheme = "https"
+	}
+	return func(question string) (string, error) {
+		// The body keeps net/http from trying again.
+		resp, err := client.Post(scheme+"://"+addr+"/"+question, "", io.MultiReader())
+		if err != nil {
+			return "", err
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if resp.ProtoMajor != 2 {
+			return "", fmt.Errorf("answered with %s", resp.Proto)
+		}
+		return string(b), err
+	}
+}
+
+// The process goes when its last connection does. net/http looks for that every
+// half a second. What is measured is the time between the answer and the return of
+// Serve; most of nine are far below.
+func TestDrainEndsWithTheLastConnection(t *testing.T) {
+	var mu sync.Mutex
+	var times []time.Duration
+	t.Run("rounds", func(t *testing.T) {
+		for i := range 9 {
+			t.Run(strconv.Itoa(i), func(t *testing.T) {
+				t.Parallel()
+				s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
+				pid, addrs := s.Newest()
+				c := testbin.Dial(t, play.Listen{}, addrs[0])
+				question := fmt.Sprintf("sleep %v", 1500*time.Millisecond+time.Duration(i)*30*time.Millisecond)
+				c.Send(testbin.Request(question))
+				s.Wait("the request to begin", asked(question))
+				s.Signal(pid, syscall.SIGTERM)
+				c.Receive()
+				begin := time.Now()
+				s.WaitReturned(pid)
+				mu.Lock()
+				times = append(times, time.Since(begin))
+				mu.Unlock()
+			})
+		}
+	})
+	slices.Sort(times)
+	t.Logf("from the answer to the end: %v", times)
+	if len(times) == 9 && times[4] > 100*time.Millisecond {
+		t.Errorf("from the answer to the end it took %v", times)
+	}
+}
+
+// A handler of the program that hangs is given up in the end.
+func TestHandlersThatDoNotReturn(t *testing.T) {
+	s := testbin.Start(t, play.Config{
+		Role:        "http",
+		Listens:     []play.Listen{{Addr: "127.0.0.1:0"}},
+		IdleGrace:   -1,
+		StopTimeout: 100 * time.Millisecond,
+		KillTimeout: 100 * time.Millisecond,
+	})
+	pid, addrs := s.Newest()
+	c := testbin.Dial(t, play.Listen{}, addrs[0])
+	c.Send(testbin.Request("sleep 1h"))
+	s.Wait("the request to begin", asked("sleep 1h"))
+	s.Signal(pid, syscall.SIGTERM)
+	c.WaitClosed()
+	s.WaitLog(pid, "requests take too long, their connections are closed connections=1 after=100ms")
+	s.WaitLog(pid, "handlers do not return connections=1 after=100ms")
+	if e := s.WaitReturned(pid); e.Event != play.Returned || e.Text != "" {
+		t.Errorf("Serve returned %s %s", e.Event, e.Text)
+	}
+}
+
+// A stop that is announced: still accepting, and not ready.
+func TestStopDelay(t *testing.T) {
+	cfg := play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}, {Addr: "127.0.0.1:0", TLS: true, HTTP2: true}}, StopDelay: time.Hour, Records: true}
+	s := testbin.Start(t, cfg)
+	first, addrs := s.Newest()
+	kept := testbin.Dial(t, cfg.Listens[0], addrs[0])
+	status := func(c *testbin.Wire, path string) (status int, closes bool) {
+		t.Helper()
+		c.Send(testbin.Request(path))
+		r := c.Receive()
+		return r.Status, r.Close
+	}
+	if got, closes := status(kept, "ready"); got != 200 || closes {
+		t.Errorf("ready: %d, closes: %v; want 200 and to be kept", got, closes)
+	}
+	// A restart knows no delay, and the process that it replaces leaves a service
+	// that is ready.
+	old := testbin.Dial(t, cfg.Listens[0], addrs[0])
+	release := filepath.Join(t.TempDir(), "release")
+	old.Send(testbin.Request("until " + release))
+	s.Wait("the slow request", asked("until "+release))
+	_, pid := s.Restart()
+	s.WaitLog(first, "draining")
+	if got, closes := status(kept, "ready"); got != 200 || !closes {
+		t.Errorf("the old process: %d, closes: %v; want 200 and the end", got, closes)
+	}
+	touch(t, release)
+	old.Receive()
+	s.WaitReturned(first)
+
+	idle := testbin.Dial(t, cfg.Listens[0], addrs[0])
+	idle.Ask("")
+	s.Signal(pid, syscall.SIGTERM)
+	s.WaitLog(pid, "stopping soon, still accepting for=1h0m0s")
+	s.Wait("the record of it", func(e play.Event) bool {
+		return e.Event == play.Record && e.PID == pid && strings.Contains(e.Text, `"step":"stop","pid":`+strconv.Itoa(pid)+`,"for":3600000000000`)
+	})
+	for _, c := range []*testbin.Wire{idle, testbin.Dial(t, cfg.Listens[0], addrs[0]), testbin.Dial(t, cfg.Listens[1], addrs[1])} {
+		if got, closes := status(c, "ready"); got != 503 || !closes {
+			t.Errorf("ready: %d, closes: %v; want 503 and the end", got, closes)
+		}
+	}
+	c := testbin.Dial(t, cfg.Listens[0], addrs[0])
+	c.Send(testbin.Request(""))
+	if got, want := c.Receive(), (testbin.Reply{Status: 200, Body: strconv.Itoa(pid), Close: true}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	s.Signal(pid, syscall.SIGUSR2)
+	s.WaitLog(pid, "draining already, the request to restart is ignored")
+	s.Signal(pid, syscall.SIGTERM) // the second one kills
+	s.WaitGone()
+}
+
+// After the delay the drain begins.
+func TestStopDelayEnds(t *testing.T) {
+	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}, StopDelay: 50 * time.Millisecond})
+	pid, _ := s.Newest()
+	s.Signal(pid, syscall.SIGTERM)
+	if e := s.WaitReturned(pid); e.Event != play.Returned || e.Text != "" {
+		t.Errorf("Serve returned %s %s", e.Event, e.Text)
+	}
+	var order []string
+	for _, e := range s.Events() {
+		for _, text := range []string{"stopping signal", "stopping soon", "draining", "drained"} {
+			if e.Event == play.Log && strings.HasPrefix(e.Text, text) {
+				order = append(order, text)
+			}
+		}
+	}
+	if want := []string{"stopping signal", "stopping soon", "draining", "drained"}; !slices.Equal(order, want) {
+		t.Errorf("logged %q, want %q", order, want)
+	}
+	s.WaitGone()
+}
+
+// touch makes the file that "until" waits for.
+func touch(t *testing.T, name string) {
+	t.Helper()
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
