@@ -117,13 +117,7 @@ func httpOptions(cfg play.Config) []gracehttp.Option {
 //	/conn    the type of the connection
 func handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodConnect {
-			tunnel(w, r)
-			return
-		}
-		play.Handle(w, r)
-	})
+	mux.HandleFunc("/", play.Handle)
 	mux.HandleFunc("/ready", func(w http.ResponseWriter, _ *http.Request) {
 		if !gracehttp.Ready() {
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
@@ -176,7 +170,13 @@ func handler() http.Handler {
 		fmt.Fprintf(c, "%T\n", c)
 		_ = c.Close()
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodConnect { // has no path
+			tunnel(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 func tunnel(w http.ResponseWriter, r *http.Request) {

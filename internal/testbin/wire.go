@@ -132,6 +132,9 @@ func (w *Wire) Line() string {
 	return strings.TrimRight(line, "\r\n")
 }
 
+// Drain counts the bytes that come until the server closes the connection.
+func (w *Wire) Drain() (n int64, err error) { return io.Copy(io.Discard, w.r) }
+
 // WaitClosed waits until the server closes the connection, and fails the test if
 // something else comes.
 func (w *Wire) WaitClosed() {
