@@ -78,7 +78,9 @@ func (a *app) run() error {
 func (a *app) Start() {
 	for _, s := range a.servers {
 		s.prepare()
-		handoff.This().TakeConns(s.listener.Listener, s.takeConn)
+		if !s.secure { // nobody can join in the middle of TLS
+			handoff.This().TakeConns(s.listener.Listener, s.takeConn)
+		}
 		a.running.Add(1)
 		go func() {
 			defer a.running.Done()

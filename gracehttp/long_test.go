@@ -79,7 +79,7 @@ func TestStreamsAreFinished(t *testing.T) {
 			_, child := s.Restart()
 			s.WaitLog(pid, "the shutdown hook runs")
 			up.Send("5\r\n-done\r\n0\r\n\r\n")
-			if got, want := up.Receive().Body, `POST /echo "half-done" <nil>`+"\n"; got != want {
+			if got, want := up.Receive().Body, `POST /echo "half-done" <nil> map[]`+"\n"; got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
 			for down.Line() != "" {

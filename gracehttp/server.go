@@ -103,12 +103,9 @@ func (s *server) closeListener() {
 	s.handed.finish()
 }
 
-// takeConn serves a connection that the parent has handed over. It reports whether
-// it does. A connection in the middle of TLS can't be taken.
+// takeConn serves a connection that the parent has handed over, and reports whether
+// it does.
 func (s *server) takeConn(c net.Conn) bool {
-	if s.secure {
-		return false
-	}
 	return s.handed.put(c, func() {
 		var l net.Listener = s.handed
 		if s.watches() {

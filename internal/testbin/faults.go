@@ -28,6 +28,8 @@ var faults = map[string]func(play.Config) error{
 	"heir":        leaveHeir,
 	"blocking":    setBlocking,
 	"ready twice": readyTwice,
+
+	"dies of a connection": dieOfConnection,
 }
 
 func signalSelf(sig syscall.Signal) error {
@@ -110,4 +112,29 @@ func setBlocking(play.Config) error {
 func readyTwice(cfg play.Config) error {
 	say("ready\nready\n")
 	return ServeHTTP(cfg, handler())
+}
+
+// dieOfConnection says that it serves and takes connections, and dies when one
+// comes. It does not answer.
+func dieOfConnection(cfg play.Config) error {
+	control := -1
+	for _, fd := range sockets() {
+		if _, err := syscall.Write(fd, []byte("ready takes=0\n")); err == nil {
+			control = fd
+		}
+	}
+	play.Emit(play.Event{Event: play.Serving, Addrs: []string{cfg.Listens[0].Addr}})
+	if err := syscall.SetNonblock(control, false); err != nil {
+		return err
+	}
+	for {
+		b, oob := make([]byte, 4096), make([]byte, 4096)
+		n, oobn, _, _, err := syscall.Recvmsg(control, b, oob, 0)
+		if err != nil {
+			return err
+		}
+		if n == 0 || oobn > 0 {
+			os.Exit(1)
+		}
+	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/facebookgo/grace/gracehttp"
 	"github.com/facebookgo/grace/internal/testbin/play"
+	"github.com/facebookgo/grace/internal/testbin/script"
 )
 
 // ServeHTTP serves handler with one call of gracehttp.
@@ -108,7 +109,8 @@ func httpOptions(cfg play.Config) []gracehttp.Option {
 // handler answers what all servers do, and what only one with this library can:
 //
 //	/ready   whether the service is ready
-//	/echo    the request, in the same bytes whichever process answers
+//	/echo    the request, in the same bytes whichever process answers; /refuse
+//	         leaves its body
 //	/events  "pid N", a line every now and then, and "end" when it is told to drain
 //	/bytes   32 MiB, which no socket buffers
 //	/poll    "drained" when it is told to drain
@@ -123,11 +125,8 @@ func handler() http.Handler {
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
 		}
 	})
-	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		w.Header().Set("Date", "today")
-		fmt.Fprintf(w, "%s %s %q %v\n", r.Method, r.URL, body, err)
-	})
+	mux.HandleFunc("/echo", script.Handler)
+	mux.HandleFunc("/refuse", script.Handler)
 	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		tick := time.NewTicker(10 * time.Millisecond)

@@ -1,0 +1,5 @@
+//go:build unix && !race
+
+package gracehttp_test
+
+const idleConnections = 10_000
