@@ -63,7 +63,8 @@
 //	take-back  the child died, this process serves again (child, after, error)
 //	fail       the restart failed, this process serves on (child, after, error)
 //	stop       this process was told to stop, and goes on accepting for a while (for)
-//	drain      this process accepts nothing any more (successor)
+//	drain      this process accepts nothing any more (successor); from package
+//	           gracehttp: what is left or done (connections, for, after)
 //	exit       what was in flight is finished (after)
 //	signal     what a signal that changes nothing at once has met with
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -88,6 +89,31 @@ func TestChildIsReplacedOnStandby(t *testing.T) {
 	if _, err := os.Lstat(path); !os.IsNotExist(err) {
 		t.Errorf("path of the unix socket: %v, want it gone", err)
 	}
+}
+
+// A server that is told to stop goes on accepting for the StopDelay, but not if
+// another one follows. Under a service manager a second SIGTERM changes nothing.
+func TestStopDelay(t *testing.T) {
+	cfg := play.Config{Role: "grace", Listens: []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}}, StopDelay: 2 * time.Second}
+	s := testbin.Start(t, cfg, testbin.Env("INVOCATION_ID=1"))
+	first, addrs := s.Newest()
+	s.WaitLog(first, "signals restart and stop this process")
+	_, pid := s.Restart()
+	s.WaitReturned(first)
+	s.WaitLog(pid, "signals restart and stop this process")
+	s.Signal(pid, syscall.SIGTERM)
+	s.WaitLog(pid, "step=stop")
+	s.Signal(pid, syscall.SIGTERM)
+	if got := testbin.AskPID(t, testbin.Lines("tcp", addrs[0])); got != pid {
+		t.Errorf("answered by %d, want %d", got, pid)
+	}
+	s.WaitReturned(pid)
+	for _, e := range s.Events() {
+		if e.PID == first && strings.Contains(e.Text, "step=stop") {
+			t.Errorf("the old process logs %q", e.Text)
+		}
+	}
+	s.WaitGone()
 }
 
 // A child is told to stop before it has learned that its parent has gone. It is

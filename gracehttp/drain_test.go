@@ -39,7 +39,12 @@ func startKind(t *testing.T, cfg play.Config) (s *testbin.Service, pid int, addr
 	cfg.Role = "http"
 	cfg.Listens = slices.Clone(cfg.Listens)
 	if cfg.Listens[0].Network == "unix" {
-		cfg.Listens[0].Addr = filepath.Join(t.TempDir(), "socket")
+		dir, err := os.MkdirTemp("", "grace") // that of TempDir may be too long
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
+		cfg.Listens[0].Addr = filepath.Join(dir, "socket")
 	}
 	s = testbin.Start(t, cfg)
 	pid, addrs := s.Newest()
@@ -110,6 +115,27 @@ func TestDrainLosesNothing(t *testing.T) {
 	}
 }
 
+// Connections over which nothing is on its way stay for the time of grace.
+func TestIdleConnectionsHaveTheirGrace(t *testing.T) {
+	for name, cfg := range kinds {
+		t.Run(name, func(t *testing.T) {
+			cfg.IdleGrace = testbin.Patience
+			s, pid, addr := startKind(t, cfg)
+			used, fresh := testbin.Dial(t, cfg.Listens[0], addr), testbin.Dial(t, cfg.Listens[0], addr)
+			used.Ask("")
+			draining(s, pid, syscall.SIGTERM)
+			for _, c := range []*testbin.Wire{used, fresh} {
+				c.StaysOpen(100 * time.Millisecond)
+				c.Send(testbin.Request(""))
+				if got, want := c.Receive(), (testbin.Reply{Status: 200, Body: strconv.Itoa(pid), Close: true}); got != want {
+					t.Errorf("got %+v, want %+v", got, want)
+				}
+			}
+			s.WaitGone()
+		})
+	}
+}
+
 // A header that is half-way is waited for also when idle connections are not.
 func TestStopWaitsForHalfAHeader(t *testing.T) {
 	for name, cfg := range kinds {
@@ -150,7 +176,8 @@ func TestStopWaitsForHalfAHeader(t *testing.T) {
 // One that never ends does not hold up a stop for long, nor do connections over
 // which nothing came.
 func TestStopDoesNotWaitForStragglers(t *testing.T) {
-	for name, cfg := range kinds {
+	for _, name := range []string{"tcp", "tls", "unix", "unix, HandOverIdle"} {
+		cfg := kinds[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, pid, addr := startKind(t, cfg)
@@ -365,5 +392,31 @@ func touch(t *testing.T, name string) {
 	t.Helper()
 	if err := os.WriteFile(name, nil, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A connection whose last answer did not say that it is closed, since the drain
+// began after it, stays for the time of grace.
+func TestGraceBeginsWithTheAnswer(t *testing.T) {
+	for _, name := range []string{"tcp", "tls, HandOverIdle"} {
+		cfg := kinds[name]
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg.IdleGrace = 3 * time.Second
+			s, pid, addr := startKind(t, cfg)
+			c := testbin.Dial(t, cfg.Listens[0], addr)
+			c.Send(testbin.Request("sleep 2500ms"))
+			s.Wait("the request to begin", asked("sleep 2500ms"))
+			s.Signal(pid, syscall.SIGTERM)
+			if got := c.Receive(); got.Close { // on a machine that is very busy
+				c.WaitClosed()
+				return
+			}
+			c.StaysOpen(time.Second)
+			c.Send(testbin.Request(""))
+			if got, want := c.Receive(), (testbin.Reply{Status: 200, Body: strconv.Itoa(pid), Close: true}); got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
 	}
 }

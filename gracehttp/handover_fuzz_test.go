@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -81,12 +82,23 @@ func play(t testing.TB, addr net.Addr, s script.Script, turn func(client string)
 	return answers
 }
 
-// askConn asks the connection of a client to go. Those of clients on a unix
-// socket can't be told apart: all are asked.
-func askConn(s *server, client string, pass func(*watch) bool) {
-	for c := range s.app.tracker.all {
-		if remote := c.conn.RemoteAddr().String(); remote == client || remote == "@" {
-			c.watch.ask(func() bool { return pass(c.watch) })
+// askConn asks the connection of a client to go; if settled, when the server has
+// read all that was sent. Those of clients on a unix socket can't be told apart:
+// all are asked.
+func askConn(t testing.TB, s *server, client string, settled bool, pass func(*watch) bool) {
+	asked := false
+	for deadline := time.Now().Add(30 * time.Second); !asked; runtime.Gosched() {
+		for c := range s.app.tracker.all {
+			if remote := c.conn.RemoteAddr().String(); remote == client || remote == "@" {
+				for settled && unread(c.watch.socket) {
+					runtime.Gosched()
+				}
+				c.watch.ask(func() bool { return pass(c.watch) })
+				asked = true
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain for the connection to be accepted")
 		}
 	}
 }
@@ -123,7 +135,7 @@ func TestConnectionsGoAfterRequests(t *testing.T) {
 			asked := false
 			got := play(t, from.listener.Addr(), s, func(client string) {
 				handed := make(chan bool, 10)
-				askConn(from, client, func(w *watch) bool {
+				askConn(t, from, client, true, func(w *watch) bool {
 					ok := hand(t, w, to)
 					handed <- ok
 					return ok
@@ -155,20 +167,37 @@ func TestConnectionsGoAfterRequests(t *testing.T) {
 	}
 }
 
+// A connection that is asked to go in the middle of a request, at whatever byte,
+// does not go before the answer.
+func TestConnectionsDoNotGoWithinRequests(t *testing.T) {
+	plain := startPlain(t)
+	from, to := startServer(t, "tcp"), startServer(t, "tcp")
+	for _, kind := range script.Followed {
+		want := play(t, plain, script.Split(kind, 1), nil)
+		for at := 1; at < len(kind(0)); at++ {
+			s := script.Split(kind, at)
+			got := play(t, from.listener.Addr(), s, func(client string) {
+				askConn(t, from, client, true, func(w *watch) bool { return hand(t, w, to) })
+			})
+			if !bytes.Equal(got, want) {
+				t.Fatalf("got\n%q\nwant\n%q\nscript:\n%s", got, want, s)
+			}
+		}
+	}
+}
+
 // A client whose connection goes to another server, or is asked to and stays, at
 // any byte that it sends, gets what it would have got.
 func FuzzHandOver(f *testing.F) {
-	f.Add([]byte{0}, true, false, false)
-	f.Add([]byte("\x00\x00\xff\x00\x00"), true, false, false)                // before the request
-	f.Add([]byte("\x00\x00\xff\x00\x01"), false, true, false)                // after it
-	f.Add([]byte("\x07\x02\x04\x05\x06\x00\x01\x02\x03"), true, true, false) // a byte at a time
-	f.Add([]byte("\x03\x00\x03\x04\x05\xff\x01\xff\x01\xff\x01\xff\x01\x02"), true, true, false)
-	f.Add([]byte("\x03\x00\x03\x04\x05\x40\x00\x20\x01\x60\x01\x33\x01\x02"), false, true, false)
-	f.Add([]byte("\x02\x08\x09\x0a\xff\x01\xff\x01\xff\x01\x01"), true, false, true)
+	f.Add([]byte{}, true, false, false, false)
+	long := bytes.Repeat([]byte("\x05\x01\x33\x02\xff\x07\x41"), 30)
+	for i := range 14 { // bytes that mean something else each time
+		f.Add(long[i:], i%2 == 0, i%3 == 0, i%5 == 0, i%4 < 2)
+	}
 	plain := startPlain(f)
 	tcp := [2]*server{startServer(f, "tcp"), startServer(f, "tcp")}
 	unix := [2]*server{startServer(f, "unix"), startServer(f, "unix")}
-	f.Fuzz(func(t *testing.T, data []byte, onTCP, closing, refuse bool) {
+	f.Fuzz(func(t *testing.T, data []byte, onTCP, closing, refuse, settled bool) {
 		from, to := tcp[0], tcp[1]
 		if !onTCP {
 			from, to = unix[0], unix[1]
@@ -186,7 +215,7 @@ func FuzzHandOver(f *testing.F) {
 		s := script.New(data, kinds)
 		want := play(t, plain, s, nil)
 		got := play(t, from.listener.Addr(), s, func(client string) {
-			askConn(from, client, func(w *watch) bool { return !refuse && hand(t, w, to) })
+			askConn(t, from, client, settled, func(w *watch) bool { return !refuse && hand(t, w, to) })
 		})
 		if !bytes.Equal(got, want) {
 			t.Errorf("got\n%q\nwant\n%q\nscript:\n%s", got, want, s)

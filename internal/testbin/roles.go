@@ -172,6 +172,7 @@ func rawProcess(cfg play.Config) *grace.Process {
 		TermTimeout:  cfg.TermTimeout,
 		StartTimeout: cfg.StartTimeout,
 		Standby:      cfg.Standby,
+		StopDelay:    cfg.StopDelay,
 		PIDFile:      cfg.PIDFile,
 		PreStart:     func() error { return preStart(cfg) },
 		Logger:       slog.New(slog.NewTextHandler(logWriter{}, &slog.HandlerOptions{Level: slog.LevelDebug})),

@@ -123,6 +123,15 @@ func Sequence(kinds ...Kind) Script {
 	return s
 }
 
+// Split is a script that sends one request in two pieces, and then another one. The
+// turn is between the pieces.
+func Split(kind Kind, at int) Script {
+	text, next := kind(0), Followed[0](1)
+	s := Script{Turn: 1, Pieces: []Piece{{text[:at], 0}, {text[at:], 0}, {next, 1}}}
+	s.heads = []bool{strings.HasPrefix(text, "HEAD"), false}
+	return s
+}
+
 // String shows the script.
 func (s Script) String() string {
 	var b strings.Builder
