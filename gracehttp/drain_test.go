@@ -312,6 +312,29 @@ func TestHandlersThatDoNotReturn(t *testing.T) {
 	}
 }
 
+// One that returns in time is waited for, though its connection is closed.
+func TestHandlersThatReturnLate(t *testing.T) {
+	s := testbin.Start(t, play.Config{
+		Role:        "http",
+		Listens:     []play.Listen{{Addr: "127.0.0.1:0"}},
+		IdleGrace:   -1,
+		StopTimeout: 100 * time.Millisecond,
+	})
+	pid, addrs := s.Newest()
+	c := testbin.Dial(t, play.Listen{}, addrs[0])
+	c.Send(testbin.Request("sleep 1s"))
+	s.Wait("the request to begin", asked("sleep 1s"))
+	s.Signal(pid, syscall.SIGTERM)
+	c.WaitClosed()
+	s.WaitLog(pid, "requests take too long, their connections are closed")
+	s.WaitReturned(pid)
+	for _, e := range s.Events() {
+		if strings.Contains(e.Text, "handlers do not return") {
+			t.Errorf("logged %q", e.Text)
+		}
+	}
+}
+
 // A stop that is announced: still accepting, and not ready.
 func TestStopDelay(t *testing.T) {
 	cfg := play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}, {Addr: "127.0.0.1:0", TLS: true, HTTP2: true}}, StopDelay: time.Hour, Records: true}
@@ -361,6 +384,11 @@ func TestStopDelay(t *testing.T) {
 	}
 	s.Signal(pid, syscall.SIGUSR2)
 	s.WaitLog(pid, "draining already, the request to restart is ignored")
+	for _, e := range s.Events() {
+		if e.PID == pid && e.Event == play.Log && e.Text == "draining" {
+			t.Error("the drain began before the delay was over")
+		}
+	}
 	s.Signal(pid, syscall.SIGTERM) // the second one kills
 	s.WaitGone()
 }

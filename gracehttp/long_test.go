@@ -19,6 +19,7 @@ func TestEventsAreToldToEnd(t *testing.T) {
 	for name, cfg := range kinds {
 		t.Run(name, func(t *testing.T) {
 			cfg.Standby = time.Hour
+			cfg.IdleGrace = -1
 			s, pid, addr := startKind(t, cfg)
 			c := testbin.Dial(t, cfg.Listens[0], addr)
 			c.Send(testbin.Request("events"))
@@ -50,6 +51,7 @@ func readUntil(t *testing.T, c *testbin.Wire, text string) {
 func TestLongPollIsTold(t *testing.T) {
 	for name, cfg := range kinds {
 		t.Run(name, func(t *testing.T) {
+			cfg.IdleGrace = -1
 			s, pid, addr := startKind(t, cfg)
 			c := testbin.Dial(t, cfg.Listens[0], addr)
 			c.Send(testbin.Request("poll"))
@@ -69,6 +71,7 @@ func TestLongPollIsTold(t *testing.T) {
 func TestStreamsAreFinished(t *testing.T) {
 	for name, cfg := range kinds {
 		t.Run(name, func(t *testing.T) {
+			cfg.IdleGrace = -1
 			s, pid, addr := startKind(t, cfg)
 			up, down := testbin.Dial(t, cfg.Listens[0], addr), testbin.Dial(t, cfg.Listens[0], addr)
 			up.Send("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")

@@ -109,7 +109,7 @@ func HandOverIdle() option {
 
 // ShareTicketKeys makes TLS sessions outlive this process: the new one gets the keys
 // of the session tickets, so that clients resume. The keys are random, change every
-// day, are kept for a week, and go from process to process over a socket between
+// day, are kept for about a week, and go from process to process over a socket between
 // the two, never through the environment or a file. Each server has its own.
 //
 // It replaces keys that were set with tls.Config.SetSessionTicketKeys. A TLSConfig

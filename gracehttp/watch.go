@@ -103,7 +103,8 @@ type watch struct {
 	woken    bool // the deadline of the socket is ours
 	refused  bool // pass has failed
 	gone     bool // pass has succeeded
-	closed   func()
+	closed   bool
+	onClose  func()
 }
 
 // past is a deadline that has passed for certain.
@@ -252,18 +253,30 @@ func (w *watch) setDeadline(t time.Time) error {
 // whenClosed makes f be called when the connection is closed, at once if it is.
 func (w *watch) whenClosed(f func()) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.closed = f
+	w.onClose = f
+	closed := w.closed
+	w.mu.Unlock()
+	if closed {
+		w.callOnClose()
+	}
 }
 
 func (w *watch) close() error {
 	err := w.socket.Close()
 	w.mu.Lock()
-	closed := w.closed
-	w.closed = nil
+	w.closed = true
 	w.mu.Unlock()
-	if closed != nil {
-		closed()
-	}
+	w.callOnClose()
 	return err
+}
+
+// callOnClose calls it once.
+func (w *watch) callOnClose() {
+	w.mu.Lock()
+	f := w.onClose
+	w.onClose = nil
+	w.mu.Unlock()
+	if f != nil {
+		f()
+	}
 }

@@ -117,6 +117,9 @@ func (r *Requests) next(line []byte) {
 
 // field takes a line of the header and reports whether it is understood.
 func (r *Requests) field(line []byte) bool {
+	if line[0] == ' ' || line[0] == '\t' { // the line before goes on
+		return false
+	}
 	colon := bytes.IndexByte(line, ':')
 	switch colon {
 	case len("content-length"):
@@ -132,14 +135,16 @@ func (r *Requests) field(line []byte) bool {
 		if !bytes.EqualFold(line[:colon], []byte("transfer-encoding")) {
 			return true
 		}
-		if !bytes.EqualFold(bytes.Trim(line[colon+1:], " \t"), []byte("chunked")) || r.length >= 0 || r.chunked {
+		coding := bytes.Trim(line[colon+1:], " \t")
+		// Letters of other alphabets that fold to these are longer.
+		if len(coding) != len("chunked") || !bytes.EqualFold(coding, []byte("chunked")) || r.length >= 0 || r.chunked {
 			return false
 		}
 		r.chunked = true
 	case -1, 0:
 		return false
 	}
-	return line[0] != ' ' && line[0] != '\t' // the line before goes on
+	return true
 }
 
 func (r *Requests) endHeader() {

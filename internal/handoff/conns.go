@@ -109,6 +109,7 @@ type passed struct {
 	conn     syscall.Conn
 	position int
 	taken    chan bool
+	lead     chan struct{} // gets a value when this one sends the next message
 }
 
 // batch is how many connections go in one message. Each is a descriptor more for
@@ -125,35 +126,41 @@ func (c *Child) Pass(l net.Listener, conn syscall.Conn) (taken bool) {
 		return false
 	}
 	p := &c.passer
-	req := &passed{conn, position, make(chan bool, 1)}
+	req := &passed{conn, position, make(chan bool, 1), make(chan struct{}, 1)}
 	p.mu.Lock()
 	p.waiting = append(p.waiting, req)
-	first := !p.sending
-	p.sending = true
-	p.mu.Unlock()
-	if first {
-		c.passAll()
+	if !p.sending {
+		p.sending = true
+		req.lead <- struct{}{}
 	}
-	return <-req.taken
+	p.mu.Unlock()
+	select {
+	case taken := <-req.taken:
+		return taken
+	case <-req.lead:
+		c.passBatch()
+		return <-req.taken
+	}
 }
 
-// passAll sends what waits, until nothing does.
-func (c *Child) passAll() {
+// passBatch passes the first that wait, of which the caller is one, and makes the
+// next one do the same.
+func (c *Child) passBatch() {
 	p := &c.passer
-	for {
-		p.mu.Lock()
-		if len(p.waiting) == 0 {
-			p.sending = false
-			p.waiting = nil
-			p.mu.Unlock()
-			return
-		}
-		n := min(batch, len(p.waiting))
-		now := p.waiting[:n]
-		p.waiting = p.waiting[n:]
-		p.mu.Unlock()
-		c.pass(now)
+	p.mu.Lock()
+	n := min(batch, len(p.waiting))
+	now := p.waiting[:n]
+	p.waiting = p.waiting[n:]
+	p.mu.Unlock()
+	c.pass(now)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.waiting) == 0 {
+		p.sending = false
+		p.waiting = nil
+		return
 	}
+	p.waiting[0].lead <- struct{}{}
 }
 
 // pass sends one message and waits for the answer.
@@ -205,12 +212,19 @@ func (c *Child) ask(positions []string, fds []int) (verdicts string) {
 	}
 }
 
-// answer gives what the child says to passAll. One that nobody waits for is
-// dropped.
+// answer gives what the child says to ask. One that nobody waits for makes room
+// for the next.
 func (p *passer) answer(m Message) {
-	select {
-	case p.took <- m:
-	default:
+	for {
+		select {
+		case p.took <- m:
+			return
+		default:
+		}
+		select {
+		case <-p.took:
+		default:
+		}
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 // the control socket alone, since it may be secret.
 
 // SetState makes state be asked at each start of a child for what to pass along
-// with l. An empty string passes nothing.
+// with l: some kilobytes at most. An empty string passes nothing.
 func (p *Process) SetState(l net.Listener, state func() string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
