@@ -31,9 +31,10 @@ var imports = map[string][]string{
 	"gracedemo":        {"gracehttp"},
 
 	// What only tests import may import what it tests.
-	"internal/testbin":          {"internal/testbin/play", "gracehttp", "gracenet", ""},
+	"internal/testbin":          {"internal/testbin/play", "internal/testbin/script", "gracehttp", "gracenet", ""},
 	"internal/testbin/play":     {},
 	"internal/testbin/oldgrace": {"internal/testbin/play"},
+	"internal/testbin/script":   {},
 }
 
 // requirements are the modules that ours may require. What needs more is a
