@@ -36,8 +36,6 @@ func controlConn(int) (*net.UnixConn, error) { return nil, errNoHandover }
 func isGrace(int) bool                       { return false }
 func terminateParent(int) error              { return errNoHandover }
 
-const maxRights = 1
-
 func receive(c *net.UnixConn, p []byte, _ bool) (int, []int, error) {
 	n, err := c.Read(p)
 	return n, nil, err
