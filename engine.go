@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/facebookgo/grace/internal/handoff"
 )
@@ -27,6 +26,8 @@ type engine struct {
 	members []*member
 	loop    *loop // nil while nobody serves
 	stop    bool  // the service ends: told to stop, or nobody serves, and there is no successor
+
+	manager manager
 }
 
 // member is a service that takes part, and how it was configured.
@@ -53,6 +54,8 @@ type loop struct {
 	quit   chan struct{} // closed when no member is left
 	done   chan struct{} // closed when run has returned
 	phase  phase         // guarded by engine.mu
+
+	watched chan struct{} // closed when manager.watch has returned
 }
 
 // catchRestart makes SIGUSR2 wait for the engine. One signal is kept; the others
@@ -83,7 +86,7 @@ func (e *engine) stopping() bool {
 func (e *engine) serve(ctx context.Context, m *member) error {
 	m.drain = make(chan struct{})
 	l := e.join(m)
-	reportReady(l.h)
+	e.manager.ready(l.h)
 	select {
 	case <-m.drain:
 		defer e.leave(m, l)
@@ -114,9 +117,15 @@ func (e *engine) join(m *member) *loop {
 			stop:   make(chan os.Signal, 1),
 			quit:   make(chan struct{}),
 			done:   make(chan struct{}),
+
+			watched: make(chan struct{}),
 		}
 		e.loop, e.stop = l, false
 		go l.run()
+		go func() {
+			defer close(l.watched)
+			e.manager.watch(l.h, l.quit)
+		}()
 	}
 	if l.phase != draining {
 		signal.Notify(l.stop, syscall.SIGTERM)
@@ -151,6 +160,7 @@ func (e *engine) leave(m *member, l *loop) {
 	e.mu.Unlock()
 	if last {
 		<-l.done
+		<-l.watched
 	}
 }
 
@@ -184,103 +194,6 @@ func (l *loop) run() {
 			return
 		}
 	}
-}
-
-// drain finishes what is in flight and returns when all members have left. child
-// is the one that takes over; if it is nil there may be one that the program has
-// started itself.
-func (l *loop) drain(child *handoff.Child) {
-	if child == nil {
-		child = l.h.Heir()
-	}
-	log := l.handler() // before the members leave
-	l.h.Leave(child)
-	if child == nil {
-		reportStopping(l.h)
-	}
-	// A second signal kills, but for SIGTERM of a service manager.
-	var again chan os.Signal
-	if os.Getenv("INVOCATION_ID") != "" {
-		again = make(chan os.Signal, 1)
-		signal.Notify(again, syscall.SIGTERM)
-		defer signal.Stop(again)
-	}
-	signal.Stop(l.stop)
-	if d := l.announce(child); d > 0 && l.drained(again, time.After(d)) {
-		return
-	}
-	begin := time.Now()
-	if child != nil {
-		stepLog(log, stepDrain).Info("draining", "successor", child.MainPID())
-		child.TellMain()
-		reportSuccessor(child)
-	} else {
-		stepLog(log, stepDrain).Info("draining")
-	}
-	l.h.Mend()
-	l.engine.mu.Lock()
-	l.phase = draining
-	for _, m := range l.engine.members {
-		close(m.drain)
-	}
-	l.engine.mu.Unlock()
-	l.drained(again, nil)
-	stepLog(log, stepExit).Info("drained", "after", time.Since(begin))
-}
-
-// announce says that the service ends, unless child takes over, and returns how
-// long it goes on accepting. A process on standby does not accept.
-func (l *loop) announce(child *handoff.Child) (delay time.Duration) {
-	if child != nil {
-		return 0
-	}
-	l.engine.mu.Lock()
-	l.engine.stop = true
-	if l.phase == serving {
-		delay = longest(l.engine.members, func(p *Process) time.Duration { return p.StopDelay })
-	}
-	l.phase = announcing
-	for _, m := range l.engine.members {
-		m.announce()
-	}
-	l.engine.mu.Unlock()
-	if delay > 0 {
-		l.log(stepStop).Info("stopping soon, still accepting", "for", delay)
-	}
-	return delay
-}
-
-func (m *member) announce() {
-	if a, ok := m.service.(Announcer); ok {
-		a.Announce()
-	}
-}
-
-// drained answers signals until all members have left, when it returns true, or
-// until timeout.
-func (l *loop) drained(again <-chan os.Signal, timeout <-chan time.Time) bool {
-	for {
-		select {
-		case <-l.quit:
-			return true
-		case <-timeout:
-			return false
-		case sig := <-l.stop: // it came before the signals were given back
-			if again != nil && sig == syscall.SIGTERM {
-				l.drainingAlready()
-			} else {
-				raise(sig)
-			}
-		case <-again:
-			l.drainingAlready()
-		case <-l.engine.restart:
-			l.log(stepSignal).Warn("draining already, the request to restart is ignored")
-		}
-	}
-}
-
-func (l *loop) drainingAlready() {
-	l.log(stepSignal).Info("draining already, the request to stop changes nothing")
 }
 
 func (l *loop) members() []*member {

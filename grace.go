@@ -104,7 +104,9 @@ const (
 // several take part in one process, the longest times count.
 type Process struct {
 	// TermTimeout is how long Wait lets the connections of its listeners go on
-	// after it was told to stop; zero means until the last one is closed.
+	// after it was told to stop; zero means until the last one is closed. For Run
+	// it is how long Drain may take. A service manager that is waiting for the end
+	// is asked for as much time, unless it is zero.
 	TermTimeout time.Duration
 
 	// StartTimeout is how long a child may take from its start to being ready.
@@ -134,6 +136,13 @@ type Process struct {
 	// begins in the directory in which this process was started.
 	PIDFile string
 
+	// FDStore makes the service manager keep the listeners of this process, as
+	// FDSTORE=1 of sd_notify(3) describes, so that none of their clients is refused
+	// while the service is restarted or has crashed. The unit needs
+	// FileDescriptorStoreMax. Sockets that the manager has made itself it keeps
+	// anyway; those with a path in the file system are not kept.
+	FDStore bool
+
 	// Logger gets a record for each step of a handover, see "Records" above. If
 	// it is nil, what is at level Warn and above goes to slog.Default: signals
 	// that are ignored and restarts that fail.
@@ -146,6 +155,15 @@ type Process struct {
 type Announcer interface {
 	Service
 	Announce()
+}
+
+// An Aborter is a [Service] whose Drain can be cut short: Abort closes what is
+// open, and Drain returns at once. That happens if the successor of this process
+// has died when the service manager took it for the main process already: it
+// starts the service anew, but not before this process has left.
+type Aborter interface {
+	Service
+	Abort()
 }
 
 // Ready reports whether this service is up and stays up: CloseParent was called,
@@ -197,7 +215,7 @@ func (p *Process) Wait(listeners []Listener) error {
 	handoff.This().List(sockets(listeners))
 	return shared.serve(context.Background(), &member{
 		process: p,
-		service: &waiting{listeners: listeners, timeout: p.TermTimeout},
+		service: &waiting{listeners: listeners, timeout: p.TermTimeout, abort: make(chan struct{})},
 	})
 }
 
@@ -226,7 +244,10 @@ func (p *Process) CloseParent() error {
 	if origin, parent := h.Origin(); first && (origin == handoff.Parent || origin == handoff.Legacy) {
 		p.log(stepReady).Info("the old process is told that this one is ready", "parent", parent)
 	}
-	reportReady(h)
+	shared.manager.ready(h)
+	if p.FDStore {
+		shared.manager.store(h)
+	}
 	return nil
 }
 
@@ -275,6 +296,7 @@ func Restart(listeners []Listener) error { return defaultProcess.Restart(listene
 type waiting struct {
 	listeners []Listener
 	timeout   time.Duration
+	abort     chan struct{}
 }
 
 func (w *waiting) each(f func(*listener)) {
@@ -302,7 +324,13 @@ func (w *waiting) Resume() {
 	w.each(func(l *listener) { l.accept.Resume() })
 }
 
-var errTermTimeout = errors.New("grace: TERM timeout in closing listeners")
+// Abort implements Aborter.
+func (w *waiting) Abort() { close(w.abort) }
+
+var (
+	errTermTimeout = errors.New("grace: TERM timeout in closing listeners")
+	errAborted     = errors.New("grace: the successor died, closing listeners was cut short")
+)
 
 func (w *waiting) Drain() error {
 	closed := make(chan error, len(w.listeners))
@@ -320,6 +348,8 @@ func (w *waiting) Drain() error {
 			errs = append(errs, err)
 		case <-timeout:
 			return errTermTimeout
+		case <-w.abort:
+			return errAborted
 		}
 	}
 	// One error is returned as it is.

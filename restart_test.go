@@ -77,6 +77,7 @@ func TestChildIsReplacedOnStandby(t *testing.T) {
 	s.WaitReturned(second)
 	s.WaitReturned(first)
 	s.WaitLog(first, fmt.Sprintf("child=%d successor=%d", second, third))
+	testbin.ExpectTold(t, told, "RELOADING=1")
 	// Once from the second, which is not believed, and once from the first.
 	for range 2 {
 		testbin.ExpectTold(t, told, fmt.Sprintf("MAINPID=%d\nREADY=1", third))

@@ -24,6 +24,7 @@ var errStopped = errors.New("told to stop")
 // do; otherwise it serves as before.
 func (l *loop) upgrade() (done bool) {
 	begin := time.Now()
+	l.engine.manager.reload(l.h)
 	if err := l.preStart(begin); err != nil {
 		return l.failed(begin, nil, err)
 	}
@@ -56,6 +57,7 @@ func (l *loop) failed(begin time.Time, child *handoff.Child, err error) (done bo
 		attrs = append(attrs, "child", child.PID())
 		l.kill(child)
 	}
+	l.engine.manager.failed(l.h, err)
 	attrs = append(attrs, "after", time.Since(begin), "error", err)
 	l.log(stepFail).Error("restart failed, this process goes on serving", attrs...)
 	return false
@@ -188,6 +190,7 @@ func (l *loop) busy(begin time.Time, what string) {
 func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 	child.Hold(told)
 	l.pause()
+	l.engine.manager.standby(l.h, child)
 	d := max(0, longest(l.members(), func(p *Process) time.Duration { return orDefault(p.Standby, DefaultStandby) }))
 	if d > 0 {
 		l.log(stepStandby).Info("standing by", "child", child.PID(), "for", d)
@@ -333,6 +336,7 @@ func (l *loop) resume() {
 func (l *loop) takeBack(ready time.Time, child *handoff.Child) {
 	child.Release()
 	child.Kill() // it is reaped already: this closes what belonged to it
+	l.engine.manager.failed(l.h, fmt.Errorf("new process died: %s", child.Status()))
 	l.log(stepTakeBack).Error("new process died, this process serves again", "child", child.PID(), "after", time.Since(ready), "error", child.Status())
 	for _, m := range l.members() {
 		if err := m.process.writePIDFile(); err != nil {

@@ -34,16 +34,19 @@ type app struct {
 	tracker tracker
 	fail    context.CancelCauseFunc // ends Run
 	stop    chan struct{}           // closed when Drain begins
+	abort   chan struct{}           // closed when Drain must end
 	running sync.WaitGroup          // the goroutines of Start
 }
 
 func newApp(servers []*http.Server) *app {
+	abort := make(chan struct{})
 	a := &app{
+		abort:       abort,
 		idleGrace:   500 * time.Millisecond,
 		stopTimeout: time.Minute,
 		killTimeout: time.Minute,
 		stop:        make(chan struct{}),
-		tracker:     tracker{none: make(chan struct{}, 1)},
+		tracker:     tracker{none: make(chan struct{}, 1), abort: abort},
 	}
 	for _, s := range servers {
 		a.servers = append(a.servers, &server{app: a, http: s, secure: s.TLSConfig != nil})
@@ -57,6 +60,7 @@ func (a *app) run() error {
 	}
 	l := logger.Load()
 	a.process.Logger = newLogger(l, a.records)
+	a.process.TermTimeout = a.idleGrace + settleTimeout + a.stopTimeout + a.killTimeout
 	if err := a.listen(); err != nil {
 		handoff.This().Fail(err)
 		return err

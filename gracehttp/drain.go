@@ -30,6 +30,9 @@ func (a *app) Resume() {
 // Announce implements grace.Announcer.
 func (a *app) Announce() { a.tracker.closing.Store(true) }
 
+// Abort implements grace.Aborter.
+func (a *app) Abort() { close(a.abort) }
+
 // settleTimeout is how long http.Server.Shutdown is put off for what it would cut:
 // a request whose header is half-way here, a connection that is to be handed over,
 // one that was just answered.
@@ -54,14 +57,25 @@ func (a *app) Drain() error {
 	if a.shutdown() {
 		return nil
 	}
-	log.Warn("requests take too long, their connections are closed",
-		"connections", a.tracker.open.Load(), "after", a.stopTimeout)
+	if !a.aborted() {
+		log.Warn("requests take too long, their connections are closed",
+			"connections", a.tracker.open.Load(), "after", a.stopTimeout)
+	}
 	a.each(func(s *server) { _ = s.http.Close() })
 	a.tracker.closeHijacked()
-	if !a.tracker.wait(a.killTimeout) {
+	if !a.tracker.wait(a.killTimeout) && !a.aborted() {
 		log.Warn("handlers do not return", "connections", a.tracker.open.Load(), "after", a.killTimeout)
 	}
 	return nil
+}
+
+func (a *app) aborted() bool {
+	select {
+	case <-a.abort:
+		return true
+	default:
+		return false
+	}
 }
 
 // setHeir learns which servers have a successor that takes connections over.
@@ -106,6 +120,8 @@ func (a *app) settle() {
 		select {
 		case <-again.C:
 		case <-timeout.C:
+			return
+		case <-a.abort:
 			return
 		}
 	}

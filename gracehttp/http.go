@@ -90,4 +90,7 @@ func Draining(ctx context.Context) <-chan struct{} {
 	return c
 }
 
-var _ grace.Announcer = (*app)(nil)
+var (
+	_ grace.Announcer = (*app)(nil)
+	_ grace.Aborter   = (*app)(nil)
+)

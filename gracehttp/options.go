@@ -60,6 +60,14 @@ func PIDFile(path string) option {
 	return func(a *app) { a.process.PIDFile = path }
 }
 
+// FDStore makes systemd keep the listeners, so that no client is refused while the
+// service is restarted by systemctl or has crashed: connections wait. The unit
+// needs FileDescriptorStoreMax. Unix sockets with a path are not kept; a socket
+// unit serves for those.
+func FDStore() option {
+	return func(a *app) { a.process.FDStore = true }
+}
+
 // Logger sets a logger that gets a record for each step of a restart, as package
 // grace describes. It is independent of SetLogger. Nil, the default, means none.
 func Logger(l *slog.Logger) option {

@@ -16,6 +16,7 @@ type tracker struct {
 	moved   atomic.Int64  // connections that the child has taken
 	conns   sync.Map      // net.Conn to *tracked: those that are open
 	none    chan struct{} // gets a value when open becomes 0
+	abort   chan struct{} // closed when nothing is to be waited for any more
 }
 
 // tracked is one connection.
@@ -84,6 +85,8 @@ func (t *tracker) wait(timeout time.Duration) bool {
 		case <-t.none:
 		case <-timer.C:
 			return t.open.Load() == 0
+		case <-t.abort:
+			return false
 		}
 	}
 	return true

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,6 +22,8 @@ type inherited struct {
 
 	socket *Socket // what became of it when it was taken
 	state  string  // what the parent knew about it
+	stored string  // name under which the service manager has kept it for us
+	order  int     // its place in what TakeAll returns, if the manager has kept it
 }
 
 // claim takes over what the environment announces. It does so when the package
@@ -63,6 +66,7 @@ func (p *Process) claim() {
 		p.origin = Manager
 	}
 	if p.origin == Parent || p.origin == Legacy {
+		p.gen, p.since = max(m.gen, 2), m.since
 		p.sole = false
 	}
 	var listenNames string
@@ -79,6 +83,9 @@ func (p *Process) claim() {
 		if marked && len(m.sockets) == n {
 			s := m.sockets[i]
 			in.Network, in.Foreign, in.listed = s.network, s.foreign, s.listed
+		}
+		if p.origin == Manager {
+			in.fromStore()
 		}
 		if err := own(in.fd); err != nil {
 			p.err = inheritError(in.fd, err)
@@ -201,6 +208,7 @@ func (p *Process) TakeAll() ([]net.Listener, error) {
 		}
 	}
 	if len(listed) != 0 {
+		slices.SortStableFunc(listed, func(a, b *inherited) int { return a.order - b.order })
 		all = listed
 	}
 	var ls []net.Listener

@@ -15,6 +15,9 @@ const (
 	envNames    = "LISTEN_FDNAMES"
 	envPIDFDID  = "LISTEN_PIDFDID"
 	envHandover = "GRACE_HANDOVER"
+
+	// Of sd_watchdog_enabled(3): which process the service manager watches.
+	envWatchdogPID = "WATCHDOG_PID"
 )
 
 // firstFD is where passed descriptors begin: SD_LISTEN_FDS_START.
@@ -82,6 +85,8 @@ type marker struct {
 	control int    // descriptor of the control socket; 0 for none
 	inode   uint64 // inode of the control socket, which proves that it is the one meant
 	states  int    // messages State that follow
+	gen     int    // generation of the child; 0 if the parent does not tell
+	since   int64  // when the parent was started, in seconds since 1970; 0 if it does not tell
 	sockets []meta // one for each descriptor, or none at all
 }
 
@@ -102,6 +107,12 @@ func (m marker) String() string {
 	}
 	if m.states != 0 {
 		fmt.Fprintf(&b, " states=%d", m.states)
+	}
+	if m.gen != 0 {
+		fmt.Fprintf(&b, " generation=%d", m.gen)
+	}
+	if m.since != 0 {
+		fmt.Fprintf(&b, " since=%d", m.since)
 	}
 	if len(m.sockets) != 0 {
 		b.WriteString(" sockets=")
@@ -149,6 +160,10 @@ func parseMarker(value string) (marker, error) {
 			m.inode, err = strconv.ParseUint(v, 10, 64)
 		case "states":
 			m.states, err = strconv.Atoi(v)
+		case "generation":
+			m.gen, err = strconv.Atoi(v)
+		case "since":
+			m.since, err = strconv.ParseInt(v, 10, 64)
 		case "sockets":
 			for s := range strings.SplitSeq(v, ",") {
 				network, flags, _ := strings.Cut(s, "+")
@@ -163,7 +178,7 @@ func parseMarker(value string) (marker, error) {
 			return marker{}, errMarker
 		}
 	}
-	if m.parent <= 0 || m.control < 0 || m.control > 0 && m.control < firstFD || m.states < 0 {
+	if m.parent <= 0 || m.control < 0 || m.control > 0 && m.control < firstFD || m.states < 0 || m.gen < 0 || m.since < 0 {
 		return marker{}, errMarker
 	}
 	return m, nil
@@ -178,9 +193,13 @@ func childEnv(environ, names []string, m marker) []string {
 		key, _, _ := strings.Cut(kv, "=")
 		switch key {
 		case envFDs, envPID, envNames, envPIDFDID, envHandover:
-		default:
-			env = append(env, kv)
+			continue
+		case envWatchdogPID:
+			if kv == envWatchdogPID+"="+strconv.Itoa(m.parent) {
+				continue // the child comes next
+			}
 		}
+		env = append(env, kv)
 	}
 	env = append(env, envFDs+"="+strconv.Itoa(len(names)))
 	// Names help to match; without them sockets are matched by address.

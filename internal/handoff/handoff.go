@@ -11,13 +11,13 @@
 // A parent does not know its child's pid before it exists, so it can't set
 // LISTEN_PID. It sets a variable of our own instead,
 //
-//	GRACE_HANDOVER=1 parent=812 control=5 inode=90210 states=1 sockets=tcp+l,unix+f
+//	GRACE_HANDOVER=1 parent=812 control=5 inode=90210 states=1 generation=2 since=1764042570 sockets=tcp+l,unix+f
 //
 // with its pid, the descriptor of the control socket and that socket's inode (no
 // such keys where there is no control socket), how many messages "state" it will
-// send, and for each socket the network that was asked for and flags: f, foreign,
-// was not made by this family of processes and must never be unlinked; l, listed,
-// belongs to grace.Inherit. The
+// send, which generation of the service the child is, when the parent was
+// started, in seconds since 1970, and for each socket the network that was asked for and flags: f, foreign, was not made by this family of
+// processes and must never be unlinked; l, listed, belongs to grace.Inherit. The
 // child removes the variable when this package is initialised and sets
 // LISTEN_PID to its own pid.
 //
@@ -50,6 +50,7 @@ import (
 	"os"
 	"reflect"
 	"sync"
+	"time"
 )
 
 // Process is the place of this process in the chain of handovers: what it
@@ -58,8 +59,11 @@ import (
 type Process struct {
 	dir  string // the directory and
 	ppid int    // the parent at the start: both may change later
+	born time.Time
 
 	mu        sync.Mutex
+	gen       int    // which generation a child is; 0 for another process
+	since     int64  // when the parent was started; 0 if that is not known
 	claimed   string // LISTEN_FDS when claim last looked
 	origin    Origin
 	err       error        // what is wrong with what was passed
@@ -100,7 +104,7 @@ func start() *Process {
 	if err != nil {
 		dir = "" // the child then starts where we are
 	}
-	p := &Process{dir: dir, ppid: os.Getppid(), sole: true}
+	p := &Process{dir: dir, ppid: os.Getppid(), born: time.Now(), sole: true}
 	p.claim()
 	return p
 }
@@ -112,6 +116,29 @@ func (p *Process) Origin() (origin Origin, parent int) {
 	defer p.mu.Unlock()
 	p.claim()
 	return p.origin, p.ppid
+}
+
+// Generation is 1 for a process that took over from no other, and one more than
+// that of its parent for a child. A parent that does not tell is taken for the
+// first.
+func (p *Process) Generation() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(p.gen, 1)
+}
+
+// Born is when this process was started.
+func (p *Process) Born() time.Time { return p.born }
+
+// Parent returns the pid of the parent that handed over to this process, as long as
+// that has not gone, and when it was started: the zero time if that is not known.
+func (p *Process) Parent() (pid int, born time.Time, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.since != 0 {
+		born = time.Unix(p.since, 0)
+	}
+	return p.ppid, born, p.control != nil || p.origin == Legacy && os.Getppid() == p.ppid
 }
 
 // Sole reports whether this process is on its own: no parent stands by that
@@ -137,9 +164,8 @@ func (p *Process) Guarded() bool {
 	return p.control != nil && !p.sole
 }
 
-// Hasten asks a parent on standby to make an end of it, and returns a channel
-// that is closed when this process is on its own.
-func (p *Process) Hasten() <-chan struct{} {
+// Alone returns a channel that is closed when this process is on its own.
+func (p *Process) Alone() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.isSole == nil {
@@ -148,11 +174,19 @@ func (p *Process) Hasten() <-chan struct{} {
 			close(p.isSole)
 		}
 	}
+	return p.isSole
+}
+
+// Hasten asks a parent on standby to make an end of it. It returns what Alone
+// does.
+func (p *Process) Hasten() <-chan struct{} {
+	p.mu.Lock()
 	p.hasten = true
 	if p.control != nil && p.ready {
 		_ = p.control.send(Hasten)
 	}
-	return p.isSole
+	p.mu.Unlock()
+	return p.Alone()
 }
 
 // Dir is the directory in which this process was started, or "" if it is not

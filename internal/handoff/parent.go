@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -32,6 +33,9 @@ type Child struct {
 	messages chan Message
 	closed   chan struct{}
 	reader   sync.WaitGroup
+	talks    bool        // over control, from the start on
+	leaving  atomic.Bool // it has said that it goes
+	disowned atomic.Bool
 	exited   chan struct{}
 	state    *os.ProcessState
 	waitErr  error
@@ -91,7 +95,7 @@ func (c *Child) start(argv0 string, offerControl bool) error {
 		}
 	}()
 	files := []int{stdFD(os.Stdin), stdFD(os.Stdout), stdFD(os.Stderr)}
-	m := marker{parent: os.Getpid()}
+	m := marker{parent: os.Getpid(), gen: c.parent.Generation() + 1, since: max(c.parent.born.Unix(), 0)}
 	var names []string
 	var passed []*Socket
 	var states []string
@@ -136,6 +140,7 @@ func (c *Child) start(argv0 string, offerControl bool) error {
 		return fmt.Errorf("start new process: %w", err)
 	}
 	if c.control != nil {
+		c.talks = true
 		c.reader.Add(2)
 		go func() {
 			defer c.reader.Done()
@@ -188,9 +193,12 @@ func (c *Child) read() {
 	defer close(c.messages)
 	defer close(c.passer.ended)
 	c.control.receive(func(m Message) bool {
-		if m.Word == Took {
+		switch m.Word {
+		case Took:
 			c.passer.answer(m)
 			return true
+		case Leaving:
+			c.leaving.Store(true)
 		}
 		select {
 		case c.messages <- m:
@@ -206,10 +214,19 @@ func (c *Child) read() {
 // wait reaps the child. It waits for no other process, so that it does not take
 // the exit status of a command that the program runs.
 func (c *Child) wait() {
+	awaitExit(c.pid)
+	if c.disowned.Load() && c.crashed() {
+		c.end(true)
+		return
+	}
 	c.state, c.waitErr = c.process.Wait()
 	c.parent.Mend()
 	// One that ends well may have handed over to a child of its own.
-	if c.waitErr == nil && !c.state.Success() {
+	c.end(c.waitErr == nil && !c.state.Success())
+}
+
+func (c *Child) end(died bool) {
+	if died {
 		c.parent.mu.Lock()
 		c.died = true
 		c.parent.mu.Unlock()
@@ -217,6 +234,30 @@ func (c *Child) wait() {
 	}
 	close(c.exited)
 }
+
+// lastWords is how long what a child has sent may take to arrive after its end, if
+// a process that it started holds the socket.
+const lastWords = time.Second
+
+// crashed reports whether the child, which has exited, has not said that it would.
+func (c *Child) crashed() bool {
+	if !c.talks {
+		return false
+	}
+	select {
+	case <-c.passer.ended:
+	case <-time.After(lastWords):
+	}
+	return !c.leaving.Load()
+}
+
+// Disown leaves the child to the service manager: if it crashes it is not reaped,
+// so that the manager learns of it when this process leaves, and of how it ended.
+func (c *Child) Disown() { c.disowned.Store(true) }
+
+// Crashed reports whether the child was left to the service manager, and has
+// exited without having said that it would.
+func (c *Child) Crashed() bool { return c.Gone() && c.disowned.Load() && c.died && c.state == nil }
 
 // PID is the pid of the process that was started.
 func (c *Child) PID() int { return c.pid }
@@ -246,6 +287,9 @@ func (c *Child) Gone() bool {
 
 // Status tells how the child ended.
 func (c *Child) Status() string {
+	if c.state == nil && c.waitErr == nil {
+		return "not reaped"
+	}
 	if c.waitErr != nil {
 		return c.waitErr.Error()
 	}

@@ -57,3 +57,13 @@ func terminateParent(ppid int) error {
 	}
 	return os.NewSyscallError("pidfd_send_signal", err)
 }
+
+// awaitExit returns when our child pid has exited, and does not reap it.
+func awaitExit(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			return
+		}
+	}
+}

@@ -34,6 +34,7 @@ func enter(string) error                     { return nil }
 func socketpair() (int, int, error)          { return -1, -1, errNoHandover }
 func controlConn(int) (*net.UnixConn, error) { return nil, errNoHandover }
 func isGrace(int) bool                       { return false }
+func awaitExit(int)                          {}
 func terminateParent(int) error              { return errNoHandover }
 
 func receive(c *net.UnixConn, p []byte, _ bool) (int, []int, error) {

@@ -100,6 +100,9 @@ func httpOptions(cfg play.Config) []gracehttp.Option {
 	if cfg.ShareTicketKeys {
 		options = append(options, gracehttp.ShareTicketKeys())
 	}
+	if cfg.FDStore {
+		options = append(options, gracehttp.FDStore())
+	}
 	if cfg.Records {
 		options = append(options, gracehttp.Logger(slog.New(slog.NewJSONHandler(recordWriter{}, nil))))
 	}

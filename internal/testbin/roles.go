@@ -174,6 +174,7 @@ func rawProcess(cfg play.Config) *grace.Process {
 		Standby:      cfg.Standby,
 		StopDelay:    cfg.StopDelay,
 		PIDFile:      cfg.PIDFile,
+		FDStore:      cfg.FDStore,
 		PreStart:     func() error { return preStart(cfg) },
 		Logger:       slog.New(slog.NewTextHandler(logWriter{}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

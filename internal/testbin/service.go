@@ -57,9 +57,14 @@ func Argv0(name string) Option {
 }
 
 // OwnListenPID sets LISTEN_PID to the pid of the process, as service managers do.
-func OwnListenPID() Option {
+func OwnListenPID() Option { return ownPID("LISTEN_PID") }
+
+// OwnWatchdogPID does so with WATCHDOG_PID.
+func OwnWatchdogPID() Option { return ownPID("WATCHDOG_PID") }
+
+func ownPID(name string) Option {
 	return func(_ *Service, cmd *exec.Cmd) {
-		cmd.Args = []string{"sh", "-c", `LISTEN_PID=$$ exec "$0"`, cmd.Path}
+		cmd.Args = []string{"sh", "-c", name + `=$$ exec "$0"`, cmd.Path}
 		cmd.Path = "/bin/sh"
 	}
 }

@@ -1,0 +1,104 @@
+package handoff
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Sockets that the service manager keeps for us, as FDSTORE=1 of sd_notify(3)
+// describes. It gives them back like any other, with the name that they were kept
+// under: "grace", the network, "+" and the place in what Inherit returns if they
+// belong to that, and the name that they would have in a handover.
+//
+//	grace.tcp.127.0.0.1%3A8080
+//	grace.tcp+0.%3A8080
+
+const storePrefix = "grace."
+
+// maxStoreName is the limit of FDNAME.
+const maxStoreName = 255
+
+func storeName(network, name string, listed bool, order int) string {
+	s := storePrefix + network
+	if listed {
+		s += "+" + strconv.Itoa(order)
+	}
+	if s += "."; len(s)+len(name) <= maxStoreName {
+		s += name // or else it is found by its address
+	}
+	return s
+}
+
+// fromStore makes in what it was when it was kept, if its name is one of ours.
+func (in *inherited) fromStore() {
+	rest, ok := strings.CutPrefix(in.Name, storePrefix)
+	if !ok {
+		return
+	}
+	network, name, ok := strings.Cut(rest, ".")
+	if !ok {
+		return
+	}
+	in.stored = in.Name
+	network, order, listed := strings.Cut(network, "+")
+	in.Name, in.Network, in.Foreign = name, networkName(network), false
+	if n, err := strconv.Atoi(order); listed && err == nil {
+		in.listed, in.order = true, n
+	}
+}
+
+// A Kept socket is one that the service manager shall keep.
+type Kept struct {
+	Name string
+	conn syscall.Conn
+}
+
+// Send calls send with the descriptor of the socket.
+func (k Kept) Send(send func(fd int) error) error {
+	fd, err := dup(k.conn)
+	if err != nil {
+		return fmt.Errorf("keep socket %s: %w", k.Name, err)
+	}
+	defer closeFD(fd)
+	return send(fd)
+}
+
+// Store lists what the service manager shall keep, and the names of what it shall
+// not keep any more since nobody has asked for it. What it has made itself it
+// keeps anyway. Sockets with a path are left out: the path goes when this process
+// stops, and stays when it crashes, and would be in the way of the next one or
+// missing.
+func (p *Process) Store() (keep []Kept, drop []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.prune()
+	order := 0
+	for _, s := range p.active {
+		l, ok := s.conn.(net.Listener)
+		if !ok || s.Foreign || hasPath(l.Addr()) {
+			continue
+		}
+		keep = append(keep, Kept{storeName(s.Network, s.Name, s.listed, order), s.conn})
+		if s.listed {
+			order++
+		}
+	}
+	for _, in := range p.inherited {
+		if in.socket == nil && in.taken && !in.Foreign {
+			name := in.stored
+			if name == "" {
+				name = storeName(in.Network, in.Name, false, 0)
+			}
+			drop = append(drop, name)
+		}
+	}
+	return keep, drop
+}
+
+func hasPath(a net.Addr) bool {
+	u, ok := a.(*net.UnixAddr)
+	return ok && !strings.HasPrefix(u.Name, "@") && u.Name != ""
+}
