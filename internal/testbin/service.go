@@ -69,6 +69,19 @@ func ownPID(name string) Option {
 	}
 }
 
+// OwnGroup makes the first process the leader of a process group.
+func OwnGroup() Option {
+	return func(_ *Service, cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+}
+
+// Under starts the program by another one, which gets its path as argument.
+func Under(wrapper string) Option {
+	return func(_ *Service, cmd *exec.Cmd) {
+		cmd.Args = []string{wrapper, cmd.Path}
+		cmd.Path = wrapper
+	}
+}
+
 // Dir starts the program in another directory.
 func Dir(dir string) Option {
 	return func(_ *Service, cmd *exec.Cmd) { cmd.Dir = dir }

@@ -1,0 +1,144 @@
+//go:build unix
+
+package gracehttp_test
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/facebookgo/grace/internal/testbin"
+	"github.com/facebookgo/grace/internal/testbin/play"
+)
+
+// signalGroup sends sig to a process and all others of its group, as a terminal
+// and "systemctl kill" do.
+func signalGroup(t *testing.T, leader int, sig syscall.Signal) {
+	t.Helper()
+	if err := syscall.Kill(-leader, sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// starts counts the processes that pid and those after it have started.
+func starts(s *testbin.Service) (n int) {
+	for _, e := range s.Events() {
+		if e.Event == play.Log && strings.HasPrefix(e.Text, "new process started") {
+			n++
+		}
+	}
+	return n
+}
+
+// A request to restart that reaches all processes of the service starts one more,
+// whatever they do at the moment.
+func TestRestartOfTheGroup(t *testing.T) {
+	cfg := httpConfig()
+	cfg.Standby = 200 * time.Millisecond
+	s := testbin.Start(t, cfg, testbin.OwnGroup())
+	first, addrs := s.Newest()
+	load := testbin.NewLoad(t, targets(addrs)...)
+	load.WaitPID(first)
+
+	// One process is there.
+	signalGroup(t, first, syscall.SIGUSR2)
+	s.WaitLog(first, "standing by")
+	second, _ := s.Newest()
+	if n := starts(s); n != 1 {
+		t.Errorf("%d processes were started, want 1", n)
+	}
+	s.WaitLog(second, "the old process is told")
+
+	// The first one stands by for the second.
+	signalGroup(t, first, syscall.SIGUSR2)
+	s.WaitLog(first, "restart is passed on")
+	s.WaitLog(second, "standing by")
+	third, _ := s.Newest()
+	s.WaitReturned(first)
+	s.WaitReturned(second)
+	s.WaitOne()
+	if n := starts(s); n != 2 {
+		t.Errorf("%d processes were started, want 2", n)
+	}
+
+	// The third one drains while the fourth one serves.
+	slow := testbin.Dial(t, play.Listen{}, addrs[0])
+	slow.Send(testbin.Request("sleep 3s"))
+	s.Wait("the slow request", asked("sleep 3s"))
+	_, fourth := s.Restart()
+	s.WaitLog(third, "draining")
+	s.WaitLog(fourth, "the old process is told")
+	signalGroup(t, first, syscall.SIGUSR2)
+	s.WaitLog(third, "draining already, the request to restart is ignored")
+	s.WaitLog(fourth, "standing by")
+	if got := slow.Receive(); got.Body != fmt.Sprint(third) {
+		t.Errorf("got %+v, want an answer of %d", got, third)
+	}
+	s.WaitOne()
+	if n := starts(s); n != 4 {
+		t.Errorf("%d processes were started, want 4", n)
+	}
+	load.Stop()
+	s.Stop()
+}
+
+// Ctrl-C, or SIGTERM for all, stops all of them and cuts no request.
+func TestStopOfTheGroup(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		for _, standby := range []time.Duration{0, time.Hour} {
+			if standby == 0 && sig == syscall.SIGINT {
+				continue // the second Ctrl-C kills what drains
+			}
+			t.Run(fmt.Sprintf("%v, standby %v", sig, standby), func(t *testing.T) {
+				cfg := httpConfig()
+				cfg.Standby = standby
+				// While the old process drains this is the second signal, which kills
+				// it unless there is a service manager.
+				s := testbin.Start(t, cfg, testbin.OwnGroup(), testbin.Env("INVOCATION_ID=1"))
+				first, addrs := s.Newest()
+				slow := testbin.Dial(t, play.Listen{}, addrs[0])
+				slow.Send(testbin.Request("sleep 1s"))
+				s.Wait("the slow request", asked("sleep 1s"))
+				child := s.RestartPID(first)
+				if standby == 0 {
+					s.WaitLog(first, "draining")
+				} else {
+					s.WaitLog(first, "standing by")
+				}
+				s.WaitLog(child, "the old process is told")
+				quick := testbin.Dial(t, play.Listen{}, addrs[0])
+				quick.Send(testbin.Request("sleep 500ms"))
+				s.Wait("the other one", asked("sleep 500ms"))
+				signalGroup(t, first, sig)
+				for c, pid := range map[*testbin.Wire]int{slow: first, quick: child} {
+					if got := c.Receive(); got.Body != fmt.Sprint(pid) {
+						t.Errorf("got %+v, want an answer of %d", got, pid)
+					}
+				}
+				s.WaitGone()
+			})
+		}
+	}
+}
+
+// What nohup does lasts: a new process ignores SIGHUP, too.
+func TestNohup(t *testing.T) {
+	nohup, err := exec.LookPath("nohup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := testbin.Start(t, httpConfig(), testbin.Under(nohup))
+	for range 2 {
+		old, child := s.Restart()
+		s.WaitReturned(old)
+		s.Signal(child, syscall.SIGHUP)
+		_, addrs := s.Newest()
+		if got := testbin.AskPID(t, targets(addrs)[0]); got != child {
+			t.Errorf("answered by %d, want %d", got, child)
+		}
+	}
+	s.Stop()
+}
