@@ -347,9 +347,10 @@ func TestStopDelay(t *testing.T) {
 		r := c.Receive()
 		return r.Status, r.Close
 	}
-	if got, closes := status(kept, "ready"); got != 200 || closes {
-		t.Errorf("ready: %d, closes: %v; want 200 and to be kept", got, closes)
-	}
+	testbin.Poll(t, "the service to be ready", func() bool {
+		got, closes := status(kept, "ready")
+		return got == 200 && !closes
+	})
 	// A restart knows no delay, and the process that it replaces leaves a service
 	// that is ready.
 	old := testbin.Dial(t, cfg.Listens[0], addrs[0])
