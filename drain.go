@@ -21,6 +21,13 @@ type ending struct {
 	extend <-chan time.Time // when to ask the manager for more time
 	begin  time.Time
 	limit  time.Duration // how long it may take
+
+	unasked bool // no signal was the cause, so that the first one is no second
+
+	stay  *handoff.Stay   // set if this process will execute the program anew
+	died  <-chan struct{} // closed when child has exited, if stay is set
+	more  bool            // a restart was asked for meanwhile
+	ended bool            // told to stop, so that it will not
 }
 
 // drain finishes what is in flight and returns when all members have left. child
@@ -30,7 +37,13 @@ func (l *loop) drain(child *handoff.Child) {
 	if child == nil {
 		child = l.h.Heir()
 	}
-	e := &ending{loop: l, child: child, begin: time.Now()}
+	e := &ending{loop: l, child: child}
+	e.run()
+}
+
+func (e *ending) run() {
+	l, child := e.loop, e.child
+	e.begin = time.Now()
 	log := l.handler() // before the members leave
 	l.h.Leave(child)
 	if os.Getenv("INVOCATION_ID") != "" {
@@ -39,22 +52,32 @@ func (l *loop) drain(child *handoff.Child) {
 		defer signal.Stop(again)
 		e.again = again
 	}
-	signal.Stop(l.stop) // a second one kills
-	if child == nil {
+	if e.stay == nil && !e.unasked {
+		signal.Stop(l.stop) // a second one kills
+	}
+	if e.final() {
 		defer e.tellStopping()()
 	}
 	if d := e.announce(); d > 0 && e.wait(time.After(d)) {
 		return
 	}
 	begin := time.Now()
-	if child != nil {
-		stepLog(log, stepDrain).Info("draining", "successor", child.MainPID())
+	step := stepLog(log, stepDrain)
+	switch {
+	case e.stay != nil:
+		step.Info("draining, to execute the program anew", "successor", child.PID())
+		child.Ignore()
+		e.died = child.Exited()
+	case child != nil:
+		step.Info("draining", "successor", child.MainPID())
 		if l.engine.manager.successor(l.h, child) {
 			e.named = child.Exited()
 		}
 		child.TellMain()
-	} else {
-		stepLog(log, stepDrain).Info("draining")
+	case !e.final():
+		step.Info("draining", "successor", l.h.Next())
+	default:
+		step.Info("draining")
 	}
 	l.h.Mend()
 	l.engine.mu.Lock()
@@ -66,6 +89,9 @@ func (l *loop) drain(child *handoff.Child) {
 	e.wait(nil)
 	stepLog(log, stepExit).Info("drained", "after", time.Since(begin))
 }
+
+// final reports whether no process follows.
+func (e *ending) final() bool { return e.child == nil && e.h.Next() == 0 }
 
 // tellStopping tells the service manager that the service ends, and prepares to ask it for
 // more time, if it is known how much that can be. done ends that.
@@ -86,7 +112,7 @@ func (e *ending) tellStopping() (done func()) {
 // announce says that the service ends, unless a child takes over, and returns how
 // long it goes on accepting. A process on standby does not accept.
 func (e *ending) announce() (delay time.Duration) {
-	if e.child != nil {
+	if !e.final() {
 		return 0
 	}
 	e.engine.mu.Lock()
@@ -120,7 +146,20 @@ func (e *ending) wait(timeout <-chan time.Time) bool {
 			return true
 		case <-timeout:
 			return false
-		case sig := <-e.loop.stop: // it came before the signals were given back
+		case sig := <-e.loop.stop:
+			switch {
+			case e.stay != nil && !e.ended:
+				e.end(sig)
+				continue
+			case e.unasked:
+				e.unasked = false
+				signal.Stop(e.loop.stop)
+				e.already()
+				continue
+			case e.stay != nil: // a second one
+				signal.Stop(e.loop.stop)
+			}
+			// Otherwise it came before the signals were given back.
 			if e.again != nil && sig == syscall.SIGTERM {
 				e.already()
 			} else {
@@ -129,9 +168,18 @@ func (e *ending) wait(timeout <-chan time.Time) bool {
 		case <-e.again:
 			e.already()
 		case <-e.engine.restart:
+			if e.stay != nil && !e.ended {
+				e.more = true
+				e.log(stepSignal).Info(restartLater)
+				continue
+			}
 			e.log(stepSignal).Warn("draining already, the request to restart is ignored")
 		case <-e.extend:
 			e.engine.manager.extend(e.begin, e.limit)
+		case <-e.died:
+			if e.died = nil; !e.ended {
+				e.log(stepDrain).Error("new process died, nobody accepts until the program is executed anew", "child", e.child.PID(), "error", e.child.Status())
+			}
 		case <-e.named:
 			if e.named = nil; e.child.Crashed() {
 				e.abort()

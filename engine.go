@@ -28,6 +28,7 @@ type engine struct {
 	stop    bool  // the service ends: told to stop, or nobody serves, and there is no successor
 
 	manager manager
+	asked   bool // the restart that was asked for before this program was executed has been begun
 }
 
 // member is a service that takes part, and how it was configured.
@@ -54,6 +55,7 @@ type loop struct {
 	quit   chan struct{} // closed when no member is left
 	done   chan struct{} // closed when run has returned
 	phase  phase         // guarded by engine.mu
+	stays  bool          // no member leaves before run has returned; guarded by engine.mu
 
 	watched chan struct{} // closed when manager.watch has returned
 }
@@ -121,10 +123,22 @@ func (e *engine) join(m *member) *loop {
 			watched: make(chan struct{}),
 		}
 		e.loop, e.stop = l, false
+		if _, again := l.h.Comeback(); again && !e.asked {
+			e.asked = true
+			e.askRestart()
+		}
 		go l.run()
+		reaped := make(chan struct{})
+		go func() {
+			defer close(reaped)
+			if os.Getpid() == 1 {
+				reapOrphans(l.quit)
+			}
+		}()
 		go func() {
 			defer close(l.watched)
 			e.manager.watch(l.h, l.quit)
+			<-reaped
 		}()
 	}
 	if l.phase != draining {
@@ -157,9 +171,12 @@ func (e *engine) leave(m *member, l *loop) {
 		e.stop = l.h.Heir() == nil
 		close(l.quit)
 	}
+	stays := l.stays
 	e.mu.Unlock()
-	if last {
+	if last || stays {
 		<-l.done
+	}
+	if last {
 		<-l.watched
 	}
 }
@@ -174,6 +191,9 @@ func (l *loop) run() {
 			return
 		case sig := <-l.stop:
 			l.log(stepSignal).Info("stopping", "signal", sig.String())
+			l.drain(nil)
+			return
+		case <-l.h.Relieved():
 			l.drain(nil)
 			return
 		case <-l.engine.restart:

@@ -143,6 +143,12 @@ type Process struct {
 	// anyway; those with a path in the file system are not kept.
 	FDStore bool
 
+	// KeepPID makes every generation have the same pid, for supervisors that can't
+	// follow a changing one: the child serves while this process drains, then this
+	// process executes the program anew, takes the listeners over from the child,
+	// and the child drains and exits. It is on for a process whose pid is 1.
+	KeepPID bool
+
 	// Logger gets a record for each step of a handover, see "Records" above. If
 	// it is nil, what is at level Warn and above goes to slog.Default: signals
 	// that are ignored and restarts that fail.
@@ -233,9 +239,11 @@ func (p *Process) Wait(listeners []Listener) error {
 func (p *Process) CloseParent() error {
 	shared.catchRestart() // from now on a signal that comes before Wait is kept
 	h := handoff.This()
-	if err := p.writePIDFile(); err != nil {
-		h.Fail(err)
-		return err
+	if !h.Interim() { // or else the file names the parent, which comes back
+		if err := p.writePIDFile(); err != nil {
+			h.Fail(err)
+			return err
+		}
 	}
 	first, err := h.Ready()
 	if err != nil {

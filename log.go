@@ -42,9 +42,11 @@ func (p *Process) log(step string) *slog.Logger { return stepLog(p.handler(), st
 // log reaches the loggers of all members.
 func (l *loop) log(step string) *slog.Logger { return stepLog(l.handler(), step) }
 
-func (l *loop) handler() slog.Handler {
+func (l *loop) handler() slog.Handler { return handlerOf(l.members()) }
+
+func handlerOf(members []*member) slog.Handler {
 	var handlers []slog.Handler
-	for _, m := range l.members() {
+	for _, m := range members {
 		handlers = append(handlers, m.process.handler())
 	}
 	return tee.New(handlers...)

@@ -27,9 +27,16 @@ type manager struct {
 func (m *manager) tell(lines ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.left && handoff.This().Sole() {
+	if !m.left && isMain(handoff.This()) {
 		notify(lines...)
 	}
+}
+
+// isMain reports whether this process is the main one, unless it has named another.
+// One that has executed the program anew has always been.
+func isMain(h *handoff.Process) bool {
+	comeback, _ := h.Comeback()
+	return comeback || h.Sole()
 }
 
 // status is a line for people.
@@ -40,8 +47,12 @@ func status(format string, args ...any) string {
 // ready says that the service is up, if this process is the first of it.
 func (m *manager) ready(h *handoff.Process) {
 	origin, _ := h.Origin()
-	if origin != handoff.Fresh && origin != handoff.Manager {
+	comeback, _ := h.Comeback()
+	if origin != handoff.Fresh && origin != handoff.Manager && !comeback {
 		return
+	}
+	if comeback && !h.IsReady() {
+		return // the one that serves in the interim is not to be forgotten
 	}
 	m.mu.Lock()
 	first := !m.up
@@ -99,7 +110,7 @@ func (m *manager) store(h *handoff.Process) {
 
 // storeNow is store. mu is held.
 func (m *manager) storeNow(h *handoff.Process) {
-	if !m.keep || m.left || !h.Sole() || !managed() {
+	if !m.keep || m.left || !isMain(h) || !managed() {
 		return
 	}
 	keep, drop := h.Store()
@@ -129,10 +140,12 @@ func (m *manager) extend(begin time.Time, limit time.Duration) {
 // signs of life that a manager with a watchdog wants to see. It returns when quit
 // is closed.
 func (m *manager) watch(h *handoff.Process, quit <-chan struct{}) {
-	select {
-	case <-h.Alone():
-	case <-quit:
-		return
+	if !isMain(h) {
+		select {
+		case <-h.Alone():
+		case <-quit:
+			return
+		}
 	}
 	m.mu.Lock()
 	m.storeNow(h)

@@ -28,7 +28,7 @@ func (l *loop) upgrade() (done bool) {
 	if err := l.preStart(begin); err != nil {
 		return l.failed(begin, nil, err)
 	}
-	child, err := l.h.Start(true)
+	child, err := l.h.Start(true, l.keepsPID())
 	if err != nil {
 		return l.failed(begin, nil, err)
 	}
@@ -44,6 +44,10 @@ func (l *loop) upgrade() (done bool) {
 // failed ends an upgrade that came to nothing.
 func (l *loop) failed(begin time.Time, child *handoff.Child, err error) (done bool) {
 	if errors.Is(err, errStopped) {
+		if child != nil && l.keepsPID() {
+			l.kill(child) // nobody comes after this process
+			child = nil
+		}
 		if child != nil {
 			// The signal may be the way in which a child with the original
 			// protocol says that it is ready. It is left to serve.
@@ -200,13 +204,18 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 	defer timer.Stop()
 	messages := child.Messages()
 	warned, asked := false, false
+	keeps, again := l.keepsPID(), false
 	for {
 		select {
 		case <-timer.C:
 			if child.Gone() {
 				continue // at the last moment
 			}
-		case <-l.stop:
+		case sig := <-l.stop:
+			if keeps {
+				l.stopBoth(child, sig)
+				return true
+			}
 		case <-l.quit:
 		case m, ok := <-messages:
 			switch {
@@ -242,6 +251,11 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 			}
 			return false
 		case <-l.engine.restart:
+			if keeps {
+				again = true
+				l.log(stepSignal).Info(restartLater)
+				continue
+			}
 			// Who sent it can't know yet that the child is the one to ask.
 			asked = true
 			l.log(stepSignal).Info("restart is passed on to the new process", "child", child.PID())
@@ -256,6 +270,9 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 			}
 			child.Release()
 			child = nil
+		}
+		if keeps && child != nil {
+			return l.comeBack(child, again)
 		}
 		l.drain(child)
 		return true
@@ -273,7 +290,9 @@ func (l *loop) left(child *handoff.Child, why string) (done bool) {
 	}
 	l.log(stepStandby).Info("new process was told to stop", "child", child.PID())
 	child.Release()
-	l.drain(nil)
+	// The signal may be on its way to this process, too.
+	e := &ending{loop: l, unasked: true}
+	e.run()
 	return true
 }
 

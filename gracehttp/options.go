@@ -60,6 +60,15 @@ func PIDFile(path string) option {
 	return func(a *app) { a.process.PIDFile = path }
 }
 
+// KeepPID makes every generation have the same pid, for supervisors that can't
+// follow a changing one: supervisord, runit, a container. The new process serves
+// only while this one drains; then this one executes the program anew, with the pid
+// that it has, and takes over from the new process, which drains and exits. It is
+// on for a process whose pid is 1.
+func KeepPID() option {
+	return func(a *app) { a.process.KeepPID = true }
+}
+
 // FDStore makes systemd keep the listeners, so that no client is refused while the
 // service is restarted by systemctl or has crashed: connections wait. The unit
 // needs FileDescriptorStoreMax. Unix sockets with a path are not kept; a socket

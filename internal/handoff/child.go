@@ -48,7 +48,11 @@ func (p *Process) claim() {
 	}
 	pid := os.Getenv(envPID)
 	ours := pid == strconv.Itoa(os.Getpid())
-	passed, err := checkPassed(n)
+	at := func(i int) int { return firstFD + i }
+	if marked && len(m.fds) == n && n > 0 {
+		at = func(i int) int { return m.fds[i] }
+	}
+	passed, err := checkPassed(n, at)
 	switch {
 	case passed == 0 && !marked && (n == 0 || !ours):
 		return // nothing, or meant for another process
@@ -56,7 +60,18 @@ func (p *Process) claim() {
 		p.err = err
 		return
 	}
-	_ = os.Setenv(envPID, strconv.Itoa(os.Getpid()))
+	files := make([]*os.File, n)
+	if marked && m.fds != nil {
+		// Who else reads these variables must not take what is at firstFD.
+		_ = os.Setenv(envPID, strconv.Itoa(m.parent))
+		p.interim, p.comeback, p.again = false, true, m.again
+		for i := range files {
+			files[i] = os.NewFile(uintptr(at(i)), "inherited")
+		}
+	} else {
+		_ = os.Setenv(envPID, strconv.Itoa(os.Getpid()))
+		copy(files, activation.Files(false))
+	}
 	switch {
 	case marked:
 		p.origin = Parent
@@ -74,8 +89,8 @@ func (p *Process) claim() {
 		listenNames = os.Getenv(envNames)
 	}
 	names := splitNames(listenNames, n)
-	for i, file := range activation.Files(false) {
-		in := &inherited{fd: firstFD + i, file: file}
+	for i, file := range files {
+		in := &inherited{fd: at(i), file: file}
 		in.Name = names[i]
 		// A parent with the original protocol made the socket itself, unless a
 		// stale LISTEN_PID says that it was given one.
@@ -133,13 +148,15 @@ func (p *Process) claimMarker() (marker, bool) {
 		}
 	}
 	p.ppid = m.parent
+	p.interim = m.interim && p.control != nil
 	return m, true
 }
 
 // checkPassed tells how many of n announced descriptors were passed to this
 // process, and what is wrong with the first that is not as it should be.
-func checkPassed(n int) (passed int, err error) {
-	for fd := firstFD; fd < firstFD+n; fd++ {
+func checkPassed(n int, at func(int) int) (passed int, err error) {
+	for i := range n {
+		fd := at(i)
 		var fdErr error = syscall.EBADF
 		if passedTo(fd) {
 			passed++
@@ -304,6 +321,9 @@ func (p *Process) Ready() (first bool, err error) {
 		}
 		p.control.close() // the parent has gone
 		p.control = nil
+		if p.comeback {
+			go p.reapInterim() // ends with the process that has gone
+		}
 	case p.origin == Parent || p.origin == Legacy:
 		if err := terminateParent(p.ppid); err != nil {
 			return true, fmt.Errorf("failed to close parent: %w", err)
@@ -361,15 +381,22 @@ func (p *Process) watchParent() {
 			p.mu.Unlock()
 		case Take:
 			p.takeConns(c, m.Args)
+		case Ready:
+			p.relieve(true)
 		}
 		return true
 	})
+	p.relieve(false)
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	c.close()
 	c.closeFDs()
 	p.control = nil
 	p.alone()
+	comeback := p.comeback
+	p.mu.Unlock()
+	if comeback {
+		p.reapInterim()
+	}
 }
 
 // Leave says to a parent on standby that this process is about to go, so that it

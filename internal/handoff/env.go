@@ -3,6 +3,7 @@ package handoff
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -88,6 +89,10 @@ type marker struct {
 	gen     int    // generation of the child; 0 if the parent does not tell
 	since   int64  // when the parent was started, in seconds since 1970; 0 if it does not tell
 	sockets []meta // one for each descriptor, or none at all
+
+	interim bool  // the child serves only until its parent has executed the program anew
+	fds     []int // descriptors of the sockets, if they are not those from firstFD
+	again   bool  // the process was asked to restart once more
 }
 
 // meta is what travels with one socket.
@@ -113,6 +118,15 @@ func (m marker) String() string {
 	}
 	if m.since != 0 {
 		fmt.Fprintf(&b, " since=%d", m.since)
+	}
+	if m.interim {
+		b.WriteString(" interim=1")
+	}
+	if m.fds != nil {
+		b.WriteString(" fds=" + joinPositions(m.fds))
+	}
+	if m.again {
+		b.WriteString(" again=1")
 	}
 	if len(m.sockets) != 0 {
 		b.WriteString(" sockets=")
@@ -164,6 +178,14 @@ func parseMarker(value string) (marker, error) {
 			m.gen, err = strconv.Atoi(v)
 		case "since":
 			m.since, err = strconv.ParseInt(v, 10, 64)
+		case "interim":
+			m.interim = v == "1"
+		case "again":
+			m.again = v == "1"
+		case "fds":
+			if m.fds = parsePositions(v); slices.ContainsFunc(m.fds, func(fd int) bool { return fd < firstFD }) {
+				err = errMarker
+			}
 		case "sockets":
 			for s := range strings.SplitSeq(v, ",") {
 				network, flags, _ := strings.Cut(s, "+")

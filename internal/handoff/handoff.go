@@ -41,6 +41,13 @@
 //
 // End of file says that the other process has gone.
 //
+// # Keeping the pid
+//
+// A process whose pid must not change starts a child that serves in the interim
+// (interim=1), drains, and executes the program anew. What is then in its place
+// finds the sockets where fds says, and its end of the control socket, over which
+// it speaks like a child: at its "ready" the interim process drains and exits.
+//
 // A parent that speaks only the protocol of facebookgo/grace sets LISTEN_FDS and
 // leaves LISTEN_PID unset or stale. It is told "ready" by SIGTERM.
 package handoff
@@ -82,6 +89,13 @@ type Process struct {
 	sole    bool          // no parent can take the sockets back
 	isSole  chan struct{} // closed when sole becomes true; nil if nobody waits
 	heir    *Child        // the child that took over last; nil if it has died
+
+	interim  bool          // this process serves until its parent has executed the program anew
+	relieved chan struct{} // closed when it has, or has gone; nil if nobody waits
+	over     bool          // relieved is closed, or would be
+	next     int           // pid of the process that serves then; 0 if it has gone
+	comeback bool          // this process has executed the program anew
+	again    bool          // and was asked to restart meanwhile
 }
 
 // Origin tells who started this process.

@@ -44,10 +44,11 @@ type Child struct {
 // Start starts the program anew: os.Args looked up again, in the directory where
 // this process was started, with the environment as it is, the standard
 // descriptors, and all sockets that are still open. It offers the control socket
-// if it is told to; a child without one says "ready" by SIGTERM.
+// if it is told to; a child without one says "ready" by SIGTERM. A child for the
+// interim serves until this process has executed the program anew.
 //
 // Nothing is left open or running when it fails.
-func (p *Process) Start(offerControl bool) (*Child, error) {
+func (p *Process) Start(offerControl, interim bool) (*Child, error) {
 	if len(os.Args) == 0 {
 		return nil, errors.New("start new process: os.Args is empty")
 	}
@@ -67,7 +68,7 @@ func (p *Process) Start(offerControl bool) (*Child, error) {
 		exited:   make(chan struct{}),
 	}
 	p.mu.Unlock()
-	if err := c.start(argv0, offerControl); err != nil {
+	if err := c.start(argv0, offerControl, interim); err != nil {
 		c.closeControl()
 		return nil, err
 	}
@@ -79,7 +80,7 @@ func (p *Process) Start(offerControl bool) (*Child, error) {
 // says "ready" by SIGTERM, and lives on if this process exits right away. It is
 // reaped.
 func (p *Process) StartAlone() (pid int, err error) {
-	c, err := p.Start(false)
+	c, err := p.Start(false, false)
 	if err != nil {
 		return 0, err
 	}
@@ -87,7 +88,7 @@ func (p *Process) StartAlone() (pid int, err error) {
 	return c.pid, nil
 }
 
-func (c *Child) start(argv0 string, offerControl bool) error {
+func (c *Child) start(argv0 string, offerControl, interim bool) error {
 	var opened []int
 	defer func() {
 		for _, fd := range opened {
@@ -95,7 +96,7 @@ func (c *Child) start(argv0 string, offerControl bool) error {
 		}
 	}()
 	files := []int{stdFD(os.Stdin), stdFD(os.Stdout), stdFD(os.Stderr)}
-	m := marker{parent: os.Getpid(), gen: c.parent.Generation() + 1, since: max(c.parent.born.Unix(), 0)}
+	m := marker{parent: os.Getpid(), gen: c.parent.Generation() + 1, interim: interim, since: max(c.parent.born.Unix(), 0)}
 	var names []string
 	var passed []*Socket
 	var states []string
@@ -368,13 +369,14 @@ func (c *Child) Release() {
 // TellMain says to the child that the standby is over. Messages are not expected
 // any more.
 func (c *Child) TellMain() {
-	c.told.Do(func() {
-		close(c.discard)
-		if c.control != nil {
-			_ = c.control.send(Main)
-		}
-	})
+	c.Ignore()
+	if c.control != nil {
+		_ = c.control.send(Main)
+	}
 }
+
+// Ignore lets messages of the child be dropped from now on.
+func (c *Child) Ignore() { c.told.Do(func() { close(c.discard) }) }
 
 // Signal sends sig to the child. It can't reach another process: the child is
 // not reaped before it is known to have exited.

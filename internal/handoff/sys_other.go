@@ -19,23 +19,24 @@ type fileID struct{}
 
 func (fileID) inode() uint64 { return 0 }
 
-func identify(int) (fileID, error)           { return fileID{}, errNoHandover }
-func fdLimit() uint64                        { return 0 }
-func passedTo(int) bool                      { return false }
-func checkSocket(int) error                  { return errNoHandover }
-func socketAddr(int) net.Addr                { return nil }
-func own(int) error                          { return errNoHandover }
-func dup(syscall.Conn) (int, error)          { return -1, errNoHandover }
-func closeFD(int)                            {}
-func setNonblock(syscall.Conn) bool          { return false }
-func interruptThreads()                      {}
-func readable(*net.UnixConn) bool            { return false }
-func enter(string) error                     { return nil }
-func socketpair() (int, int, error)          { return -1, -1, errNoHandover }
-func controlConn(int) (*net.UnixConn, error) { return nil, errNoHandover }
-func isGrace(int) bool                       { return false }
-func awaitExit(int)                          {}
-func terminateParent(int) error              { return errNoHandover }
+func identify(int) (fileID, error)                    { return fileID{}, errNoHandover }
+func fdLimit() uint64                                 { return 0 }
+func passedTo(int) bool                               { return false }
+func checkSocket(int) error                           { return errNoHandover }
+func socketAddr(int) net.Addr                         { return nil }
+func own(int) error                                   { return errNoHandover }
+func dup(syscall.Conn) (int, error)                   { return -1, errNoHandover }
+func closeFD(int)                                     {}
+func setNonblock(syscall.Conn) bool                   { return false }
+func interruptThreads()                               {}
+func readable(*net.UnixConn) bool                     { return false }
+func enter(string) error                              { return nil }
+func socketpair() (int, int, error)                   { return -1, -1, errNoHandover }
+func controlConn(int) (*net.UnixConn, error)          { return nil, errNoHandover }
+func isGrace(int) bool                                { return false }
+func awaitExit(int)                                   {}
+func execute(string, []string, []string, []int) error { return errNoHandover }
+func terminateParent(int) error                       { return errNoHandover }
 
 func receive(c *net.UnixConn, p []byte, _ bool) (int, []int, error) {
 	n, err := c.Read(p)

@@ -260,3 +260,17 @@ func forkExec(argv0 string, argv []string, dir string, env []string, files []int
 	}
 	return syscall.ForkExec(argv0, argv, attr)
 }
+
+// execute replaces the program of this process. The descriptors fds stay open.
+func execute(argv0 string, args, env []string, fds []int) error {
+	for _, fd := range fds {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
+	}
+	err := syscall.Exec(argv0, args, env)
+	for _, fd := range fds {
+		unix.CloseOnExec(fd)
+	}
+	return err
+}

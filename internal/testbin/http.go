@@ -100,6 +100,9 @@ func httpOptions(cfg play.Config) []gracehttp.Option {
 	if cfg.ShareTicketKeys {
 		options = append(options, gracehttp.ShareTicketKeys())
 	}
+	if cfg.KeepPID {
+		options = append(options, gracehttp.KeepPID())
+	}
 	if cfg.FDStore {
 		options = append(options, gracehttp.FDStore())
 	}

@@ -175,6 +175,7 @@ func rawProcess(cfg play.Config) *grace.Process {
 		StopDelay:    cfg.StopDelay,
 		PIDFile:      cfg.PIDFile,
 		FDStore:      cfg.FDStore,
+		KeepPID:      cfg.KeepPID,
 		PreStart:     func() error { return preStart(cfg) },
 		Logger:       slog.New(slog.NewTextHandler(logWriter{}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

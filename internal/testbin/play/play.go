@@ -37,7 +37,7 @@ type Config struct {
 	StopDelay    time.Duration
 	TermTimeout  time.Duration
 
-	WaitHijacked, HandOverIdle, ShareTicketKeys, FDStore bool
+	WaitHijacked, HandOverIdle, ShareTicketKeys, FDStore, KeepPID bool
 
 	Delay    time.Duration     // before it does anything
 	PreStart string            // error that the pre-start hook returns; or "panic", "exit", "hang"

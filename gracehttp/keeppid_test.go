@@ -1,0 +1,158 @@
+//go:build unix
+
+package gracehttp_test
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/facebookgo/grace/internal/testbin"
+	"github.com/facebookgo/grace/internal/testbin/play"
+)
+
+func keepPIDConfig() play.Config {
+	cfg := httpConfig()
+	cfg.KeepPID = true
+	return cfg
+}
+
+// restartInPlace restarts a process that keeps its pid, and waits until nothing but
+// the new program is left. It returns the pid of the process that has served in the
+// interim.
+func restartInPlace(s *testbin.Service, pid int) (interim int) {
+	n := len(s.Events())
+	s.Signal(pid, syscall.SIGUSR2)
+	return waitInPlace(s, n, pid)
+}
+
+func waitInPlace(s *testbin.Service, n, pid int) (interim int) {
+	serving := func(match func(int) bool) func(play.Event) bool {
+		return func(e play.Event) bool { return e.Event == play.Serving && match(e.PID) }
+	}
+	interim = s.WaitAfter(n, "a process to serve in the interim", serving(func(p int) bool { return p != pid })).PID
+	s.WaitAfter(n, "the program to be executed anew", serving(func(p int) bool { return p == pid }))
+	s.WaitReturned(interim)
+	s.WaitExit(interim)
+	return interim
+}
+
+// Ten restarts under load: the pid stays, no request fails, and in the end there is
+// one process.
+func TestKeepPID(t *testing.T) {
+	for _, standby := range []time.Duration{0, 100 * time.Millisecond} {
+		t.Run(fmt.Sprint("standby ", standby), func(t *testing.T) {
+			cfg := keepPIDConfig()
+			cfg.Standby = standby
+			s := testbin.Start(t, cfg)
+			pid, addrs := s.Newest()
+			load := testbin.NewLoad(t, append(targets(addrs), testbin.KeepAlive(addrs[0]))...)
+			load.WaitPID(pid)
+			before := testbin.Ask(t, targets(addrs)[0], "fds")
+			for range 10 {
+				interim := restartInPlace(s, pid)
+				testbin.Poll(t, "one process to be left", func() bool { return slices.Equal(s.Processes(), []int{pid}) })
+				testbin.Poll(t, "the interim process to be reaped", func() bool { return len(testbin.Children(t, pid)) == 0 })
+				for i, target := range targets(addrs) {
+					if got := testbin.AskPID(t, target); got != pid {
+						t.Errorf("address %d is answered by %d, want %d", i, got, pid)
+					}
+				}
+				s.WaitLog(interim, fmt.Sprintf("draining successor=%d", pid))
+			}
+			load.Stop()
+			testbin.SameDescriptors(t, targets(addrs)[0], before)
+			s.Stop()
+		})
+	}
+}
+
+// The program that is executed is the one that is there now.
+func TestKeepPIDRunsNewCode(t *testing.T) {
+	cfg := keepPIDConfig()
+	s := testbin.Start(t, cfg)
+	pid, addrs := s.Newest()
+	cfg.SetEnv = map[string]string{"GENERATION": "second"}
+	s.Deploy(cfg)
+	restartInPlace(s, pid)
+	restartInPlace(s, pid)
+	if got := testbin.Ask(t, targets(addrs)[0], "env GENERATION"); got != "second" {
+		t.Errorf("the environment has %q, want that of the second configuration", got)
+	}
+	s.Stop()
+}
+
+// A restart that fails leaves the old program where it is.
+func TestKeepPIDFailedRestart(t *testing.T) {
+	cfg := keepPIDConfig()
+	s := testbin.Start(t, cfg)
+	pid, addrs := s.Newest()
+	load := testbin.NewLoad(t, targets(addrs)...)
+	load.WaitPID(pid)
+	for _, role := range []string{"exit", "panic", "rubbish"} {
+		n := len(s.Events())
+		s.Deploy(play.Config{Role: role})
+		s.Signal(pid, syscall.SIGUSR2)
+		s.WaitAfter(n, "the restart to fail", func(e play.Event) bool { return strings.Contains(e.Text, "restart failed") })
+	}
+	s.Deploy(cfg)
+	restartInPlace(s, pid)
+	load.Stop()
+	s.Stop()
+}
+
+// A slow request is answered by the old program, while the interim one answers
+// others.
+func TestKeepPIDFinishesRequests(t *testing.T) {
+	s := testbin.Start(t, keepPIDConfig())
+	pid, addrs := s.Newest()
+	c := testbin.Dial(t, play.Listen{}, addrs[0])
+	c.Send(testbin.Request("sleep 2s"))
+	s.Wait("the slow request", asked("sleep 2s"))
+	n := len(s.Events())
+	s.Signal(pid, syscall.SIGUSR2)
+	s.WaitLog(pid, "draining, to execute the program anew")
+	testbin.Poll(t, "an answer of the interim process", func() bool { return testbin.AskPID(t, targets(addrs)[0]) != pid })
+	if got := c.Receive(); got.Body != strconv.Itoa(pid) {
+		t.Errorf("got %+v, want an answer of %d", got, pid)
+	}
+	waitInPlace(s, n, pid)
+	s.Stop()
+}
+
+// SIGTERM stops everything at every point of a restart, and cuts nothing.
+func TestKeepPIDStops(t *testing.T) {
+	for _, point := range []string{"starting", "standing by", "draining, to execute"} {
+		t.Run(point, func(t *testing.T) {
+			cfg := keepPIDConfig()
+			if point == "standing by" {
+				cfg.Standby = time.Hour
+			}
+			s := testbin.Start(t, cfg)
+			pid, addrs := s.Newest()
+			c := testbin.Dial(t, play.Listen{}, addrs[0])
+			c.Send(testbin.Request("sleep 1s"))
+			s.Wait("the slow request", asked("sleep 1s"))
+			reached := point
+			if point == "starting" {
+				cfg.Delay = time.Hour
+				s.Deploy(cfg)
+				reached = "new process started"
+			}
+			s.Signal(pid, syscall.SIGUSR2)
+			s.WaitLog(pid, reached)
+			s.Signal(pid, syscall.SIGTERM)
+			if got := c.Receive(); got.Body != strconv.Itoa(pid) {
+				t.Errorf("got %+v, want an answer of %d", got, pid)
+			}
+			if e := s.WaitReturned(pid); e.Event != play.Returned || e.Text != "" {
+				t.Errorf("%s %s", e.Event, e.Text)
+			}
+			s.WaitGone()
+		})
+	}
+}

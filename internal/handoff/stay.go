@@ -1,0 +1,131 @@
+package handoff
+
+import (
+	"fmt"
+	"os"
+)
+
+// A process that keeps its pid: it drains while its child serves, and then
+// executes the program anew.
+
+// A Stay is what a process keeps until it executes the program anew.
+type Stay struct {
+	child *Child
+	fds   []int
+}
+
+// Stay keeps the sockets that the child serves, so that they can be closed here
+// and are there for the program that is executed.
+func (c *Child) Stay() (*Stay, error) {
+	s := &Stay{child: c}
+	for _, socket := range c.sockets {
+		fd, err := dup(socket.conn)
+		if err != nil {
+			s.Close()
+			return nil, fmt.Errorf("keep socket %s: %w", socket.Name, err)
+		}
+		s.fds = append(s.fds, fd)
+	}
+	return s, nil
+}
+
+// Close ends it.
+func (s *Stay) Close() {
+	for _, fd := range s.fds {
+		closeFD(fd)
+	}
+	s.fds = nil
+}
+
+// Exec executes the program anew, in the directory where this process was started.
+// It returns only if it fails, when nothing has changed but the directory. again
+// asks the program for one more restart.
+func (s *Stay) Exec(again bool) error {
+	p := s.child.parent
+	argv0, err := lookPath(os.Args[0], p.dir)
+	if err != nil {
+		return fmt.Errorf("execute the program anew: %w", err)
+	}
+	if p.dir != "" {
+		if err := os.Chdir(p.dir); err != nil {
+			return fmt.Errorf("execute the program anew: %w", err)
+		}
+	}
+	control, err := dup(s.child.control.conn)
+	if err != nil {
+		return fmt.Errorf("execute the program anew: %w", err)
+	}
+	defer closeFD(control)
+	id, err := identify(control)
+	if err != nil {
+		return fmt.Errorf("execute the program anew: %w", err)
+	}
+	m := marker{parent: s.child.pid, control: control, inode: id.inode(), gen: p.Generation() + 1, fds: s.fds, again: again}
+	var names []string
+	for _, socket := range s.child.sockets {
+		names = append(names, socket.Name)
+		m.sockets = append(m.sockets, meta{network: socket.Network, foreign: socket.Foreign, listed: socket.listed})
+	}
+	err = execute(argv0, os.Args, childEnv(os.Environ(), names, m), append([]int{control}, s.fds...))
+	return fmt.Errorf("execute the program anew: %w", startError(argv0, "", err))
+}
+
+// Interim reports whether this process serves only until its parent has executed
+// the program anew.
+func (p *Process) Interim() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.interim
+}
+
+// Comeback reports whether this process has executed the program anew, and whether
+// it was asked to restart once more meanwhile.
+func (p *Process) Comeback() (comeback, again bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.comeback, p.again
+}
+
+// Relieved is closed when this process has served in the interim. Next then tells
+// which process serves, 0 if there is none.
+func (p *Process) Relieved() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.relieved == nil {
+		p.relieved = make(chan struct{})
+		if p.over {
+			close(p.relieved)
+		}
+	}
+	return p.relieved
+}
+
+// Next is the pid of the process that serves when Relieved is closed.
+func (p *Process) Next() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next
+}
+
+// relieve ends the interim: the parent serves again, or has gone.
+func (p *Process) relieve(serves bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.interim || p.over {
+		return
+	}
+	if p.over = true; serves {
+		p.next = p.ppid
+	}
+	if p.relieved != nil {
+		close(p.relieved)
+	}
+}
+
+// reapInterim waits for the process that has served in the interim: it is our
+// child, though not one that this program has started.
+func (p *Process) reapInterim() {
+	if process, err := os.FindProcess(p.ppid); err == nil {
+		_, _ = process.Wait()
+	}
+}
