@@ -19,6 +19,7 @@ import (
 type Child struct {
 	pid      int
 	process  *os.Process
+	sibling  *sibling // nil if it is our child indeed
 	parent   *Process
 	sockets  []*Socket // in the order they were passed
 	held     []*Socket // those of them that it serves, while holds
@@ -131,11 +132,13 @@ func (c *Child) start(argv0 string, offerControl, interim bool) error {
 			return fmt.Errorf("start new process: %w", err)
 		}
 	}
-	pid, err := forkExec(argv0, os.Args, c.parent.dir, childEnv(os.Environ(), names, m), files)
+	// One that serves in the interim, or that says nothing, must be ours to reap.
+	asSibling := offerControl && !interim && underManager()
+	pid, sibling, err := forkExec(argv0, os.Args, c.parent.dir, childEnv(os.Environ(), names, m), files, asSibling)
 	if err != nil {
 		return fmt.Errorf("start new process: %w", startError(argv0, c.parent.dir, err))
 	}
-	c.pid = pid
+	c.pid, c.sibling = pid, sibling
 	// The child is not yet waited for, so that the pid is its own.
 	if c.process, err = os.FindProcess(pid); err != nil {
 		return fmt.Errorf("start new process: %w", err)
@@ -215,6 +218,12 @@ func (c *Child) read() {
 // wait reaps the child. It waits for no other process, so that it does not take
 // the exit status of a command that the program runs.
 func (c *Child) wait() {
+	if c.sibling != nil { // its parent reaps it
+		c.sibling.wait()
+		c.parent.Mend()
+		c.end(c.crashed())
+		return
+	}
 	awaitExit(c.pid)
 	if c.disowned.Load() && c.crashed() {
 		c.end(true)
@@ -288,6 +297,9 @@ func (c *Child) Gone() bool {
 
 // Status tells how the child ended.
 func (c *Child) Status() string {
+	if c.sibling != nil {
+		return c.sibling.String()
+	}
 	if c.state == nil && c.waitErr == nil {
 		return "not reaped"
 	}
@@ -380,7 +392,12 @@ func (c *Child) Ignore() { c.told.Do(func() { close(c.discard) }) }
 
 // Signal sends sig to the child. It can't reach another process: the child is
 // not reaped before it is known to have exited.
-func (c *Child) Signal(sig syscall.Signal) error { return c.process.Signal(sig) }
+func (c *Child) Signal(sig syscall.Signal) error {
+	if c.sibling != nil {
+		return c.sibling.signal(sig)
+	}
+	return c.process.Signal(sig)
+}
 
 // reapTimeout is how long Kill waits. A process that sleeps in the kernel, or
 // that a debugger holds, does not go at once.
@@ -390,7 +407,7 @@ const reapTimeout = 5 * time.Second
 // reports whether the child is reaped. One that takes too long will be in its
 // own time.
 func (c *Child) Kill() (gone bool) {
-	_ = c.process.Kill()
+	_ = c.Signal(syscall.SIGKILL)
 	timer := time.NewTimer(reapTimeout)
 	defer timer.Stop()
 	select {
@@ -399,6 +416,9 @@ func (c *Child) Kill() (gone bool) {
 	case <-timer.C:
 	}
 	c.closeControl()
+	if gone && c.sibling != nil {
+		c.sibling.close()
+	}
 	return gone
 }
 

@@ -54,4 +54,6 @@ func open(c syscall.Conn) (fileID, bool) {
 	return fileID{}, raw.Control(func(uintptr) {}) == nil
 }
 
-func forkExec(string, []string, string, []string, []int) (int, error) { return 0, errNoHandover }
+func forkExec(string, []string, string, []string, []int, bool) (int, *sibling, error) {
+	return 0, nil, errNoHandover
+}

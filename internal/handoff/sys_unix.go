@@ -252,13 +252,21 @@ func controlConn(fd int) (*net.UnixConn, error) {
 }
 
 // forkExec starts argv0 with files as its descriptors 0 and up; a negative one
-// is closed there. It returns the pid of the new process.
-func forkExec(argv0 string, argv []string, dir string, env []string, files []int) (int, error) {
+// is closed there. It returns the pid of the new process, which is a sibling of
+// this one if that is asked for and possible.
+func forkExec(argv0 string, argv []string, dir string, env []string, files []int, asSibling bool) (int, *sibling, error) {
 	attr := &syscall.ProcAttr{Dir: dir, Env: env, Files: make([]uintptr, len(files))}
 	for i, fd := range files {
 		attr.Files[i] = uintptr(fd)
 	}
-	return syscall.ForkExec(argv0, argv, attr)
+	if asSibling {
+		if pid, s, err := forkSibling(argv0, argv, attr); err != unix.EINVAL && err != unix.EPERM {
+			return pid, s, err
+		}
+		attr.Sys = nil
+	}
+	pid, err := syscall.ForkExec(argv0, argv, attr)
+	return pid, nil, err
 }
 
 // execute replaces the program of this process. The descriptors fds stay open.

@@ -1,0 +1,209 @@
+//go:build linux
+
+package supervisors_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/facebookgo/grace/internal/testbin"
+	"github.com/facebookgo/grace/internal/testbin/play"
+)
+
+const adminPath = "/run/app-admin.sock"
+
+// dgramSocket is one that the server does not know what to do with.
+const dgramSocket = `[Socket]
+ListenDatagram=127.0.0.1:8125
+FileDescriptorName=statistics
+Service=app.service
+`
+
+// inode tells whether a path is still the same socket.
+func inode(t *testing.T, path string) uint64 {
+	t.Helper()
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Sys().(*syscall.Stat_t).Ino
+}
+
+// The first connection starts the service. It gets all sockets, each under its
+// name, and passes them on when it is reloaded. After a stop the next connection
+// starts it again.
+func TestSocketActivation(t *testing.T) {
+	cfg := httpConfig()
+	cfg.Listens = append(cfg.Listens, play.Listen{Network: "unix", Addr: adminPath})
+	a := install(t, "app.service", cfg)
+	a.example("app.socket")
+	a.example("app-admin.socket")
+	a.add("app-statistics.socket", dgramSocket)
+	a.systemctl("daemon-reload")
+	a.systemctl("start", "app.socket", "app-admin.socket", "app-statistics.socket")
+	a.expect("ActiveState=inactive")
+	before := inode(t, adminPath)
+
+	http, admin := testbin.HTTP("http", addr), overUnix(adminPath)
+	for _, first := range []testbin.Target{http, admin} {
+		a.expect("ActiveState=inactive")
+		pid := testbin.AskPID(t, first)
+		a.waitMain(pid)
+		names := strings.Split(testbin.Ask(t, http, "env LISTEN_FDNAMES"), ":")
+		slices.Sort(names)
+		if got, want := fmt.Sprint(names), "[admin http statistics]"; got != want {
+			t.Errorf("the sockets are %s, want %s", got, want)
+		}
+		load := newLoad(t, admin)
+		for range 2 {
+			old := pid
+			pid = a.reload()
+			load.WaitPID(pid)
+			a.waitMain(pid)
+			a.waitReturned(old)
+			for _, target := range []testbin.Target{http, admin} {
+				if got := testbin.AskPID(t, target); got != pid {
+					t.Errorf("pid %d answers, want %d", got, pid)
+				}
+			}
+			names := strings.Split(testbin.Ask(t, http, "env LISTEN_FDNAMES"), ":")
+			for _, want := range []string{"admin", "http"} {
+				if !slices.Contains(names, want) {
+					t.Errorf("after a reload the sockets are %v, without %s", names, want)
+				}
+			}
+			a.expect(unharmed...)
+		}
+		load.Stop()
+		a.stop()
+		a.expectStopped(pid)
+		if inode(t, adminPath) != before {
+			t.Errorf("%s is another socket", adminPath)
+		}
+	}
+}
+
+// With a socket of systemd no client notices that the service is stopped and
+// started.
+func TestRestartBehindSocket(t *testing.T) {
+	a := install(t, "app.service", httpConfig())
+	a.example("app.socket")
+	a.systemctl("daemon-reload")
+	a.systemctl("start", "app.socket", "app.service")
+	load := newLoad(t)
+	pid := a.mainPID()
+	load.WaitPID(pid)
+	for range 3 {
+		a.systemctl("restart", "app.service")
+		next := a.mainPID()
+		if next == pid {
+			t.Fatalf("pid %d is still the main process", pid)
+		}
+		pid = next
+		load.WaitPID(pid)
+	}
+	load.Stop()
+}
+
+// overUnix asks over HTTP on a unix socket, on a fresh connection each time.
+func overUnix(path string) testbin.Target {
+	return func(question string) (string, error) {
+		c, err := testbin.TryDial(play.Listen{Network: "unix"}, path)
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte(testbin.Request(question))); err != nil {
+			return "", err
+		}
+		reply, err := c.TryReceive()
+		return reply.Body, err
+	}
+}
+
+// activate makes systemd-socket-activate start the server, with these arguments.
+func activate(args ...string) testbin.Option {
+	return func(_ *testbin.Service, cmd *exec.Cmd) {
+		path, err := exec.LookPath("systemd-socket-activate")
+		if err != nil {
+			path = err.Error() // which the start then says
+		}
+		// It empties the environment.
+		cmd.Args = append([]string{path, "-E", play.EnvConfig, "-E", "GORACE"}, append(args, cmd.Path)...)
+		cmd.Path = path
+	}
+}
+
+// systemd-socket-activate is how developers try it out.
+func TestSocketActivate(t *testing.T) {
+	unixPath := filepath.Join(t.TempDir(), "socket")
+	for _, test := range []struct {
+		name   string
+		args   []string
+		listen play.Listen
+		target testbin.Target
+		wakes  func() error
+	}{
+		{name: "tcp", args: []string{"-l", "127.0.0.1:8081", "--fdname=web"},
+			listen: play.Listen{Addr: "127.0.0.1:8081"}, target: testbin.HTTP("http", "127.0.0.1:8081")},
+		{name: "unix", args: []string{"-l", unixPath, "--fdname=local"},
+			listen: play.Listen{Network: "unix", Addr: unixPath}, target: overUnix(unixPath)},
+		// A name too many, and a socket that nobody asks for.
+		{name: "two sockets", args: []string{"-l", "127.0.0.1:8082", "-l", "127.0.0.1:8083", "--fdname=web:more:names"},
+			listen: play.Listen{Addr: "127.0.0.1:8083"}, target: testbin.HTTP("http", "127.0.0.1:8083")},
+		// A server with sockets of its own.
+		{name: "datagram", args: []string{"-d", "-l", "127.0.0.1:8084"},
+			listen: play.Listen{Addr: "127.0.0.1:8085"}, target: testbin.HTTP("http", "127.0.0.1:8085"),
+			wakes: func() error {
+				c, err := net.Dial("udp", "127.0.0.1:8084")
+				if err == nil {
+					defer c.Close()
+					_, err = c.Write([]byte("wake up"))
+				}
+				return err
+			}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := httpConfig()
+			cfg.Listens = []play.Listen{test.listen}
+			s := testbin.Launch(t, testbin.Executable(t), cfg, activate(test.args...))
+			wakes := test.wakes
+			if wakes == nil {
+				wakes = func() error { _, err := test.target(""); return err }
+			}
+			testbin.Poll(t, "the socket", func() bool {
+				err := wakes()
+				if err != nil {
+					return false
+				}
+				for _, e := range s.Events() {
+					if e.Event == play.Serving {
+						return true
+					}
+				}
+				return false
+			})
+			pid, _ := s.Newest()
+			load := testbin.NewLoad(t, test.target, test.target)
+			load.WaitPID(pid)
+			for range 2 {
+				old, next := s.Restart()
+				load.WaitPID(next)
+				s.WaitReturned(old)
+			}
+			load.Stop()
+			s.Stop()
+			// The path is that of the one who made the socket.
+			if test.name == "unix" {
+				inode(t, unixPath)
+			}
+		})
+	}
+}

@@ -1,0 +1,107 @@
+//go:build linux
+
+package supervisors_test
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/facebookgo/grace/internal/testbin"
+)
+
+// stop begins to stop the service.
+func (a *app) stop() {
+	a.t.Helper()
+	a.systemctl("stop", "--no-block", a.unit)
+}
+
+// expectStopped waits until the service has ended in good order: nobody was killed,
+// and the server has done all it does in the end. That systemd has to say nothing
+// against it is not enough.
+func (a *app) expectStopped(pids ...int) {
+	a.t.Helper()
+	testbin.Poll(a.t, "the service to end", func() bool {
+		state := a.show("ActiveState")
+		return state == "inactive" || state == "failed"
+	})
+	for _, pid := range pids {
+		a.waitReturned(pid)
+	}
+	a.expect("Result=success", "MainPID=0", "NRestarts=0")
+}
+
+// A stop lets the process that has taken over answer what it was asked, also when
+// it is the only one by then. systemd does not wait for a main process that was not
+// its own child when it was named, if it is alone.
+func TestStopAfterReload(t *testing.T) {
+	a, old := start(t, "app.service", httpConfig())
+	pid := a.reload()
+	a.waitMain(pid)
+	a.waitReturned(old)
+	testbin.Poll(t, "the old process to leave", func() bool { return syscall.Kill(old, 0) == syscall.ESRCH })
+	request := a.ask("until " + appDir + "/done")
+	a.stop()
+	testbin.Poll(t, "the stop to begin", func() bool { return a.show("ActiveState") != "active" })
+	a.write("done", "")
+	a.expectAnswer(request)
+	a.expectStopped(pid)
+}
+
+// A stop during a drain ends both processes, and both answer their requests first.
+func TestStopDuringDrain(t *testing.T) {
+	a, old := start(t, "app.service", httpConfig())
+	until := "until " + appDir + "/done"
+	first := a.ask(until)
+	pid := a.reload()
+	a.waitMain(pid)
+	second := a.ask(until)
+	if first.pid != old || second.pid != pid {
+		t.Fatalf("processes %d and %d have the requests, want %d and %d", first.pid, second.pid, old, pid)
+	}
+	a.stop()
+	// Both have got the signal.
+	a.waitLog(old, "draining already")
+	a.waitLog(pid, "draining")
+	a.write("done", "")
+	a.expectAnswer(first)
+	a.expectAnswer(second)
+	a.expectStopped(old, pid)
+}
+
+// A stop may take as long as the server was configured to, also if that is longer
+// than TimeoutStopSec.
+func TestStopTakesLong(t *testing.T) {
+	cfg := httpConfig()
+	cfg.IdleGrace = 0
+	a, pid := start(t, "app.service", cfg, "TimeoutStopSec=2s")
+	request := a.ask("sleep 5s")
+	a.stop()
+	a.expectAnswer(request)
+	a.expectStopped(pid)
+}
+
+// So may a stop with a delay, during which the server goes on accepting.
+func TestStopDelayTakesLong(t *testing.T) {
+	cfg := httpConfig()
+	cfg.StopDelay = 5 * time.Second
+	a, pid := start(t, "app.service", cfg, "TimeoutStopSec=2s")
+	a.stop()
+	a.waitLog(pid, "stopping soon")
+	a.expectStopped(pid)
+}
+
+// A request that takes longer than StopTimeout does not hold up the stop.
+func TestStopTimeout(t *testing.T) {
+	cfg := httpConfig()
+	cfg.IdleGrace, cfg.StopTimeout, cfg.KillTimeout = 0, time.Second, time.Second
+	a, pid := start(t, "app.service", cfg)
+	request := a.ask("until " + appDir + "/never")
+	a.stop()
+	a.waitLog(pid, "requests take too long")
+	if answer := <-request.answer; !strings.Contains(answer, "EOF") {
+		t.Errorf("the request gets %q, want the end of the connection", answer)
+	}
+	a.expectStopped(pid)
+}
