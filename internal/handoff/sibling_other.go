@@ -12,10 +12,6 @@ type sibling struct{}
 
 func underManager() bool { return false }
 
-func forkSibling(string, []string, *syscall.ProcAttr) (int, *sibling, error) {
-	return 0, nil, errors.ErrUnsupported
-}
-
 func (s *sibling) wait()                       {}
 func (s *sibling) signal(syscall.Signal) error { return errors.ErrUnsupported }
 func (s *sibling) close()                      {}

@@ -2,6 +2,8 @@
 
 package handoff
 
+import "syscall"
+
 // isGrace is the test of the original protocol: whatever is not init has
 // started us on purpose.
 func isGrace(pid int) bool { return pid != 1 }
@@ -14,3 +16,8 @@ func terminateParent(ppid int) error { return killParent(ppid) }
 
 // awaitExit does not wait: nobody needs a child that is not reaped.
 func awaitExit(int) {}
+
+// forkSibling is for systemd.
+func forkSibling(string, []string, *syscall.ProcAttr) (int, *sibling, error) {
+	return 0, nil, syscall.EINVAL
+}
