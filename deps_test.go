@@ -22,16 +22,19 @@ const module = "github.com/facebookgo/grace"
 // one way, no package knows the one above.
 var imports = map[string][]string{
 	"internal/accept":  {},
+	"internal/control": {},
 	"internal/framing": {},
 	"internal/handoff": {},
 	"internal/tee":     {},
-	"":                 {"internal/accept", "internal/handoff", "internal/tee"},
+	"gracectl":         {"internal/control"},
+	"cmd/gracectl":     {"gracectl"},
+	"":                 {"gracectl", "internal/accept", "internal/control", "internal/handoff", "internal/tee"},
 	"gracenet":         {"", "internal/accept", "internal/handoff"},
 	"gracehttp":        {"gracenet", "", "internal/accept", "internal/framing", "internal/handoff", "internal/tee"},
 	"gracedemo":        {"gracehttp"},
 
 	// What only tests import may import what it tests.
-	"internal/testbin":          {"internal/testbin/play", "internal/testbin/script", "gracehttp", "gracenet", ""},
+	"internal/testbin":          {"internal/testbin/play", "internal/testbin/script", "gracectl", "gracehttp", "gracenet", ""},
 	"internal/testbin/play":     {},
 	"internal/testbin/oldgrace": {"internal/testbin/play"},
 	"internal/testbin/script":   {},

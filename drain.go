@@ -46,6 +46,7 @@ func (e *ending) run() {
 	e.begin = time.Now()
 	log := l.handler() // before the members leave
 	l.h.Leave(child)
+	l.leaves(child)
 	if os.Getenv("INVOCATION_ID") != "" {
 		again := make(chan os.Signal, 1)
 		signal.Notify(again, syscall.SIGTERM)

@@ -27,8 +27,9 @@ type engine struct {
 	loop    *loop // nil while nobody serves
 	stop    bool  // the service ends: told to stop, or nobody serves, and there is no successor
 
-	manager manager
-	asked   bool // the restart that was asked for before this program was executed has been begun
+	manager  manager
+	controls controls
+	asked    bool // the restart that was asked for before this program was executed has been begun
 }
 
 // member is a service that takes part, and how it was configured.
@@ -58,6 +59,7 @@ type loop struct {
 	stays  bool          // no member leaves before run has returned; guarded by engine.mu
 
 	watched chan struct{} // closed when manager.watch has returned
+	course
 }
 
 // catchRestart makes SIGUSR2 wait for the engine. One signal is kept; the others
@@ -121,6 +123,7 @@ func (e *engine) join(m *member) *loop {
 			done:   make(chan struct{}),
 
 			watched: make(chan struct{}),
+			course:  course{asks: make(chan *request, 1)},
 		}
 		e.loop, e.stop = l, false
 		if _, again := l.h.Comeback(); again && !e.asked {
@@ -178,6 +181,7 @@ func (e *engine) leave(m *member, l *loop) {
 	}
 	if last {
 		<-l.watched
+		e.controls.close()
 	}
 }
 
@@ -202,9 +206,15 @@ func (l *loop) run() {
 				l.log(stepSignal).Warn("a restart waits already, the signal is ignored")
 				continue
 			case l.h.Guarded():
-				alone = l.h.Hasten()
-				_, parent := l.h.Origin()
-				l.log(stepSignal).Info("restart waits until the process before this one no longer stands by", "parent", parent)
+				alone = l.wait()
+				continue
+			}
+		case l.asked = <-l.asks:
+			if alone != nil {
+				continue // a signal has come first
+			}
+			if l.h.Guarded() {
+				alone = l.wait()
 				continue
 			}
 		case <-alone:
@@ -214,6 +224,14 @@ func (l *loop) run() {
 			return
 		}
 	}
+}
+
+// wait puts a restart off until this process is on its own.
+func (l *loop) wait() (alone <-chan struct{}) {
+	l.do("it waits until the process before this one no longer stands by")
+	_, parent := l.h.Origin()
+	l.log(stepSignal).Info("restart waits until the process before this one no longer stands by", "parent", parent)
+	return l.h.Hasten()
 }
 
 func (l *loop) members() []*member {

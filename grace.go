@@ -50,6 +50,13 @@
 // describes. Where NOTIFY_SOCKET is set, readiness, the pid of a successor and
 // the final stop are reported as sd_notify(3) describes.
 //
+// # Upgrades to wait for
+//
+// A signal has no answer. [Upgrade] waits until the new process serves, or returns
+// why it does not. With [Process.ControlSocket] the same can be asked for from
+// outside, by the command gracectl or package gracectl, and so can the status and a
+// stop. While one restart is under way, others are refused with an error.
+//
 // # Records
 //
 // Each step of a handover is a record in [Process.Logger]. The attribute "step"
@@ -84,6 +91,7 @@ package grace
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -142,6 +150,17 @@ type Process struct {
 	// FileDescriptorStoreMax. Sockets that the manager has made itself it keeps
 	// anyway; those with a path in the file system are not kept.
 	FDStore bool
+
+	// ControlSocket is the path of a unix socket on which the command gracectl,
+	// and package gracectl, ask for upgrades and wait for the outcome, for the
+	// status, and for a stop; empty for none. Only root and the user of this process
+	// are answered. CloseParent makes it, and so does a parent that takes the
+	// listeners back; it takes the place of the one of the process before in one
+	// step, and is removed by the last process when it stops. CloseParent returns an
+	// error if there is a file that is no socket, or a process that does not belong
+	// to the service listens there. A path that is not absolute begins in the
+	// directory in which this process was started.
+	ControlSocket string
 
 	// KeepPID makes every generation have the same pid, for supervisors that can't
 	// follow a changing one: the child serves while this process drains, then this
@@ -245,6 +264,11 @@ func (p *Process) CloseParent() error {
 			return err
 		}
 	}
+	if err := p.openControl(); err != nil {
+		err = fmt.Errorf("grace: %w", err)
+		h.Fail(err)
+		return err
+	}
 	first, err := h.Ready()
 	if err != nil {
 		return err
@@ -330,6 +354,16 @@ func (w *waiting) Pause(ctx context.Context) {
 
 func (w *waiting) Resume() {
 	w.each(func(l *listener) { l.accept.Resume() })
+}
+
+// Connections implements Counter.
+func (w *waiting) Connections() (n int) {
+	for _, l := range w.listeners {
+		if l, ok := l.(*listener); ok {
+			n += int(l.open.Load())
+		}
+	}
+	return n
 }
 
 // Abort implements Aborter.

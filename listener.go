@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/facebookgo/grace/internal/accept"
@@ -50,6 +51,7 @@ type listener struct {
 	mu      sync.Mutex
 	closing bool
 	conns   sync.WaitGroup
+	open    atomic.Int64 // connections
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -65,13 +67,20 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		return nil, err
 	}
+	l.open.Add(1)
 	switch c := c.(type) {
 	case *net.TCPConn:
-		return &tcpConn{c, closer{done: l.conns.Done}}, nil
+		return &tcpConn{c, closer{done: l.closed}}, nil
 	case *net.UnixConn:
-		return &unixConn{c, closer{done: l.conns.Done}}, nil
+		return &unixConn{c, closer{done: l.closed}}, nil
 	}
-	return &otherConn{c, closer{done: l.conns.Done}}, nil
+	return &otherConn{c, closer{done: l.closed}}, nil
+}
+
+// closed notes that a connection was closed.
+func (l *listener) closed() {
+	l.open.Add(-1)
+	l.conns.Done()
 }
 
 func (l *listener) begin() bool {

@@ -24,14 +24,17 @@ var errStopped = errors.New("told to stop")
 // do; otherwise it serves as before.
 func (l *loop) upgrade() (done bool) {
 	begin := time.Now()
+	l.begin()
 	l.engine.manager.reload(l.h)
 	if err := l.preStart(begin); err != nil {
 		return l.failed(begin, nil, err)
 	}
+	l.starts()
 	child, err := l.h.Start(true, l.keepsPID())
 	if err != nil {
 		return l.failed(begin, nil, err)
 	}
+	l.runs(child)
 	l.log(stepStart).Info("new process started", "child", child.PID())
 	ready, err := l.awaitReady(begin, child)
 	if err != nil {
@@ -44,8 +47,8 @@ func (l *loop) upgrade() (done bool) {
 // failed ends an upgrade that came to nothing.
 func (l *loop) failed(begin time.Time, child *handoff.Child, err error) (done bool) {
 	if errors.Is(err, errStopped) {
-		if child != nil && l.keepsPID() {
-			l.kill(child) // nobody comes after this process
+		if child != nil && (l.halted() || l.keepsPID()) { // nobody comes after this process
+			l.kill(child)
 			child = nil
 		}
 		if child != nil {
@@ -64,6 +67,7 @@ func (l *loop) failed(begin time.Time, child *handoff.Child, err error) (done bo
 	l.engine.manager.failed(l.h, err)
 	attrs = append(attrs, "after", time.Since(begin), "error", err)
 	l.log(stepFail).Error("restart failed, this process goes on serving", attrs...)
+	l.fails(child, err)
 	return false
 }
 
@@ -195,6 +199,7 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 	child.Hold(told)
 	l.pause()
 	l.engine.manager.standby(l.h, child)
+	l.serves(child)
 	d := max(0, longest(l.members(), func(p *Process) time.Duration { return orDefault(p.Standby, DefaultStandby) }))
 	if d > 0 {
 		l.log(stepStandby).Info("standing by", "child", child.PID(), "for", d)
@@ -362,6 +367,7 @@ func (l *loop) takeBack(ready time.Time, child *handoff.Child) {
 			l.log(stepTakeBack).Error("PID file names the process that died", "error", err)
 		}
 	}
+	l.fails(child, fmt.Errorf("new process died: %s", child.Status()))
 }
 
 // longest is the longest time that a member has configured.

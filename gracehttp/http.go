@@ -93,4 +93,5 @@ func Draining(ctx context.Context) <-chan struct{} {
 var (
 	_ grace.Announcer = (*app)(nil)
 	_ grace.Aborter   = (*app)(nil)
+	_ grace.Counter   = (*app)(nil)
 )

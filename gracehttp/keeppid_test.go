@@ -4,6 +4,7 @@ package gracehttp_test
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/facebookgo/grace/gracectl"
 	"github.com/facebookgo/grace/internal/testbin"
 	"github.com/facebookgo/grace/internal/testbin/play"
 )
@@ -154,5 +156,29 @@ func TestKeepPIDStops(t *testing.T) {
 			}
 			s.WaitGone()
 		})
+	}
+}
+
+// The control socket answers for the service, whichever process has it.
+func TestKeepPIDControlSocket(t *testing.T) {
+	cfg := keepPIDConfig()
+	cfg.ControlSocket = "control"
+	s := testbin.Start(t, cfg)
+	pid, _ := s.Newest()
+	c := s.Control("control")
+	for generation := 1; generation < 4; generation++ { // the interim process is of the next one already
+		testbin.Poll(t, "the service to be ready", func() bool {
+			status, err := c.Status(t.Context())
+			return err == nil && status.PID == pid && status.Phase == "serving" && status.Generation == generation
+		})
+		n := len(s.Events())
+		if _, err := c.Upgrade(t.Context(), gracectl.UntilReady); err != nil {
+			t.Fatal(err)
+		}
+		waitInPlace(s, n, pid)
+	}
+	s.Stop()
+	if _, err := os.Lstat(c.Path); !os.IsNotExist(err) {
+		t.Errorf("path of the control socket: %v, want it gone", err)
 	}
 }

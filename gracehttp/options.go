@@ -77,6 +77,19 @@ func FDStore() option {
 	return func(a *app) { a.process.FDStore = true }
 }
 
+// ControlSocket is the path of a unix socket on which the command gracectl, and
+// package gracectl, ask for upgrades and wait for the outcome, for the status, and
+// for a stop. Only root and the user of this process are answered. It is made when
+// a process becomes ready, in one step in the place of the one before, and removed
+// by the last process when it stops. If that fails, because there is a file that is
+// no socket or another service uses it, a first process stops and Serve returns the
+// error; a new process is given up, and the old one serves on. A path that is not
+// absolute begins in the directory in which the process was started. The default
+// is none.
+func ControlSocket(path string) option {
+	return func(a *app) { a.process.ControlSocket = path }
+}
+
 // Logger sets a logger that gets a record for each step of a restart, as package
 // grace describes. It is independent of SetLogger. Nil, the default, means none.
 func Logger(l *slog.Logger) option {

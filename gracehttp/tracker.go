@@ -75,6 +75,9 @@ func (t *tracker) forget(c *tracked) {
 	}
 }
 
+// Connections implements grace.Counter: hijacked ones only if they are waited for.
+func (a *app) Connections() int { return int(a.tracker.open.Load()) }
+
 // wait waits until there is no connection, for timeout at most, and reports
 // whether that is so.
 func (t *tracker) wait(timeout time.Duration) bool {

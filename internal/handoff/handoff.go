@@ -16,10 +16,10 @@
 // with its pid, the descriptor of the control socket and that socket's inode (no
 // such keys where there is no control socket), how many messages "state" it will
 // send, which generation of the service the child is, when the parent was
-// started, in seconds since 1970, and for each socket the network that was asked for and flags: f, foreign, was not made by this family of
-// processes and must never be unlinked; l, listed, belongs to grace.Inherit. The
-// child removes the variable when this package is initialised and sets
-// LISTEN_PID to its own pid.
+// started, in seconds since 1970, and for each socket the network that was asked
+// for and flags: f, foreign, was not made by this family of processes and must
+// never be unlinked; l, listed, belongs to grace.Inherit. The child removes the
+// variable when this package is initialised and sets LISTEN_PID to its own pid.
 //
 // # Control socket
 //

@@ -19,6 +19,7 @@ import (
 var faults = map[string]func(play.Config) error{
 	"exit":        func(play.Config) error { os.Exit(7); return nil },
 	"exit 0":      func(play.Config) error { os.Exit(0); return nil },
+	"complain":    complain,
 	"panic":       func(play.Config) error { panic("on purpose") },
 	"kill":        func(play.Config) error { return signalSelf(syscall.SIGKILL) },
 	"stop":        func(play.Config) error { return signalSelf(syscall.SIGSTOP) },

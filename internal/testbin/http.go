@@ -80,6 +80,7 @@ func httpOptions(cfg play.Config) []gracehttp.Option {
 		gracehttp.StartTimeout(cfg.StartTimeout),
 		gracehttp.StopDelay(cfg.StopDelay),
 		gracehttp.PIDFile(cfg.PIDFile),
+		gracehttp.ControlSocket(cfg.ControlSocket),
 		gracehttp.PreStartProcess(func() error { return preStart(cfg) }),
 	}
 	if cfg.StopTimeout != 0 {

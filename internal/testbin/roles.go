@@ -27,6 +27,7 @@ var roles = map[string]func(play.Config) error{
 	"startprocess": serveStartProcess,
 	"env":          reportEnv,
 	"mixed":        serveMixed,
+	"asking":       serveAsking,
 }
 
 // serveMixed serves the networks that are not "tcp" with a raw server, in the
@@ -169,15 +170,16 @@ func serveListeners(cfg play.Config, listeners []grace.Listener) error {
 // rawProcess says how a raw server is restarted.
 func rawProcess(cfg play.Config) *grace.Process {
 	p := &grace.Process{
-		TermTimeout:  cfg.TermTimeout,
-		StartTimeout: cfg.StartTimeout,
-		Standby:      cfg.Standby,
-		StopDelay:    cfg.StopDelay,
-		PIDFile:      cfg.PIDFile,
-		FDStore:      cfg.FDStore,
-		KeepPID:      cfg.KeepPID,
-		PreStart:     func() error { return preStart(cfg) },
-		Logger:       slog.New(slog.NewTextHandler(logWriter{}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		TermTimeout:   cfg.TermTimeout,
+		StartTimeout:  cfg.StartTimeout,
+		Standby:       cfg.Standby,
+		StopDelay:     cfg.StopDelay,
+		PIDFile:       cfg.PIDFile,
+		ControlSocket: cfg.ControlSocket,
+		FDStore:       cfg.FDStore,
+		KeepPID:       cfg.KeepPID,
+		PreStart:      func() error { return preStart(cfg) },
+		Logger:        slog.New(slog.NewTextHandler(logWriter{}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if p.Standby == 0 {
 		p.Standby = -1

@@ -44,7 +44,9 @@ type Config struct {
 	SetEnv   map[string]string // set by the pre-start hook
 	Chdir    string            // where the process goes after its start
 	PIDFile  string
-	Records  bool // role http: report the records of the option Logger
+
+	ControlSocket string
+	Records       bool // role http: report the records of the option Logger
 }
 
 // Listen is one address.

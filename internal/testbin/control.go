@@ -1,0 +1,73 @@
+//go:build unix
+
+package testbin
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/facebookgo/grace"
+	"github.com/facebookgo/grace/gracectl"
+	"github.com/facebookgo/grace/internal/testbin/play"
+)
+
+// Stderr makes a file the standard error of all processes.
+func Stderr(f *os.File) Option {
+	return func(_ *Service, cmd *exec.Cmd) { cmd.Stderr = f }
+}
+
+// Control is a client of the control socket, whose path begins in the directory of
+// the service.
+func (s *Service) Control(path string) *gracectl.Client {
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(s.dir, path)
+	}
+	return &gracectl.Client{Path: path}
+}
+
+// Status asks for the status, which must be had.
+func Status(t *testing.T, c *gracectl.Client) gracectl.Status {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	s, err := c.Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// serveAsking is a server that calls Upgrade when it gets SIGHUP, and says what
+// comes of it.
+func serveAsking(cfg play.Config) error {
+	play.Emit(play.Event{Event: play.Log, Text: "Upgrade: " + text(grace.Upgrade(context.Background()))})
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		for range hangups {
+			go func() {
+				play.Emit(play.Event{Event: play.Log, Text: "Upgrade begins"})
+				play.Emit(play.Event{Event: play.Log, Text: "Upgrade: " + text(grace.Upgrade(context.Background()))})
+			}()
+		}
+	}()
+	err := ServeHTTP(cfg, handler())
+	play.Emit(play.Event{Event: play.Log, Text: "Upgrade: " + text(grace.Upgrade(context.Background()))})
+	return err
+}
+
+// complain writes more lines to standard error than anybody is told, and exits.
+func complain(play.Config) error {
+	for i := range 100 {
+		fmt.Fprintf(os.Stderr, "line %d of the complaint%s\n", i, strings.Repeat(".", i))
+	}
+	os.Exit(7)
+	return nil
+}
