@@ -118,7 +118,9 @@ func (e *ending) announce() (delay time.Duration) {
 	}
 	e.engine.mu.Lock()
 	e.engine.stop = true
-	if e.phase == serving {
+	// One that has served in the interim must make room for what the supervisor
+	// starts.
+	if e.phase == serving && !e.h.Interim() {
 		delay = longest(e.engine.members, func(p *Process) time.Duration { return p.StopDelay })
 	}
 	e.phase = announcing

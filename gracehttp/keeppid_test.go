@@ -5,6 +5,7 @@ package gracehttp_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -180,5 +181,57 @@ func TestKeepPIDControlSocket(t *testing.T) {
 	s.Stop()
 	if _, err := os.Lstat(c.Path); !os.IsNotExist(err) {
 		t.Errorf("path of the control socket: %v, want it gone", err)
+	}
+}
+
+// The process that serves in the interim dies: what comes then waits, and is
+// answered when the program has been executed anew.
+func TestKeepPIDInterimProcessDies(t *testing.T) {
+	s := testbin.Start(t, keepPIDConfig())
+	pid, addrs := s.Newest()
+	slow := testbin.Dial(t, play.Listen{}, addrs[0])
+	release := filepath.Join(t.TempDir(), "release")
+	slow.Send(testbin.Request("until " + release))
+	s.Wait("the slow request", asked("until "+release))
+	_, interim := s.Restart()
+	s.WaitLog(pid, "draining, to execute the program anew")
+	n := len(s.Events())
+	s.Signal(interim, syscall.SIGKILL)
+	s.WaitLog(pid, "new process died, nobody accepts until the program is executed anew")
+	waiting := testbin.Dial(t, play.Listen{}, addrs[0])
+	waiting.Send(testbin.Request(""))
+	touch(t, release)
+	for _, c := range []*testbin.Wire{slow, waiting} {
+		if got := c.Receive(); got.Body != strconv.Itoa(pid) {
+			t.Errorf("got %+v, want an answer of %d", got, pid)
+		}
+	}
+	s.WaitAfter(n, "the program to be executed anew", func(e play.Event) bool { return e.Event == play.Serving && e.PID == pid })
+	testbin.Poll(t, "one process to be left", func() bool { return slices.Equal(s.Processes(), []int{pid}) })
+	s.Stop()
+}
+
+// The process that was to come back is killed: the one that serves in the interim
+// makes room for the one that the supervisor starts, at once.
+func TestKeepPIDParentIsKilled(t *testing.T) {
+	for _, point := range []string{"standing by", "draining, to execute"} {
+		t.Run(point, func(t *testing.T) {
+			cfg := keepPIDConfig()
+			cfg.StopDelay = time.Hour
+			if point == "standing by" {
+				cfg.Standby = time.Hour
+			}
+			s := testbin.Start(t, cfg)
+			pid, addrs := s.Newest()
+			c := testbin.Dial(t, play.Listen{}, addrs[0])
+			c.Send(testbin.Request("sleep 1h"))
+			s.Wait("a request that holds the process", asked("sleep 1h"))
+			_, interim := s.Restart()
+			s.WaitLog(pid, point)
+			s.WaitLog(interim, "the old process is told")
+			s.Signal(pid, syscall.SIGKILL)
+			s.WaitReturned(interim)
+			s.WaitGone()
+		})
 	}
 }
