@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -50,15 +51,23 @@ func serveAsking(cfg play.Config) error {
 	play.Emit(play.Event{Event: play.Log, Text: "Upgrade: " + text(grace.Upgrade(context.Background()))})
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
+	var asking sync.WaitGroup
+	asking.Add(1)
 	go func() {
+		defer asking.Done()
 		for range hangups {
+			asking.Add(1)
 			go func() {
+				defer asking.Done()
 				play.Emit(play.Event{Event: play.Log, Text: "Upgrade begins"})
 				play.Emit(play.Event{Event: play.Log, Text: "Upgrade: " + text(grace.Upgrade(context.Background()))})
 			}()
 		}
 	}()
 	err := ServeHTTP(cfg, handler())
+	signal.Stop(hangups)
+	close(hangups)
+	asking.Wait() // the process must not end before it has said what it was told
 	play.Emit(play.Event{Event: play.Log, Text: "Upgrade: " + text(grace.Upgrade(context.Background()))})
 	return err
 }
