@@ -112,11 +112,7 @@ func (a *app) stopping() bool {
 // listen opens the listeners of all servers, or none.
 func (a *app) listen() error {
 	for i, s := range a.servers {
-		network, addr := "tcp", s.http.Addr
-		if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-			network, addr = "unix", path
-		}
-		l, err := a.net.Listen(network, addr)
+		l, err := a.listenOn(s.http.Addr)
 		if err != nil {
 			for _, s := range a.servers[:i] {
 				_ = s.listener.Close()
@@ -126,6 +122,17 @@ func (a *app) listen() error {
 		s.listener = accept.New(l, handoff.This().Close)
 	}
 	return nil
+}
+
+// listenOn understands what an address of ours can be.
+func (a *app) listenOn(addr string) (net.Listener, error) {
+	if name, ok := strings.CutPrefix(addr, "fd:"); ok {
+		return a.net.ListenNamed(name)
+	}
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		return a.net.Listen("unix", path)
+	}
+	return a.net.Listen("tcp", addr)
 }
 
 // announce logs what is served, in the words of the original.

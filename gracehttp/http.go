@@ -50,8 +50,8 @@ import (
 // itself ends Serve with http.ErrServerClosed. Without servers it returns nil.
 //
 // The address of a server is a TCP address, or "unix:" and the path of a unix
-// socket; an empty one means any free port. A
-// server that has a TLSConfig is served over TLS with the protocols that its
+// socket, or "fd:" and the name of an inherited socket (see gracenet's ListenNamed);
+// an empty one means any free port. A server that has a TLSConfig is served over TLS with the protocols that its
 // configuration names, so over HTTP/2 if "h2" is in TLSConfig.NextProtos or if
 // Server.Protocols has it.
 //

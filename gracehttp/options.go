@@ -2,6 +2,7 @@ package gracehttp
 
 import (
 	"log/slog"
+	"net"
 	"time"
 )
 
@@ -88,6 +89,19 @@ func FDStore() option {
 // is none.
 func ControlSocket(path string) option {
 	return func(a *app) { a.process.ControlSocket = path }
+}
+
+// ListenConfig is how sockets are made that were not inherited, as the field of
+// gracenet.Net describes it. The default is the zero value.
+func ListenConfig(c net.ListenConfig) option {
+	return func(a *app) { a.net.ListenConfig = c }
+}
+
+// ReplaceStale makes a server on a unix socket take the place of one that a process has
+// left behind which has crashed, as the field of gracenet.Net describes it. Without it
+// Serve returns an error then.
+func ReplaceStale() option {
+	return func(a *app) { a.net.ReplaceStale = true }
 }
 
 // Logger sets a logger that gets a record for each step of a restart, as package

@@ -5,7 +5,11 @@ package gracenet_test
 import (
 	"testing"
 
+	"github.com/facebookgo/grace/gracenet"
 	"github.com/facebookgo/grace/internal/testbin"
 )
 
-func TestMain(m *testing.M) { testbin.Main(m) }
+func TestMain(m *testing.M) { testbin.Main(m, testbin.Role{Name: "files", Serve: roleFiles}) }
+
+// net1 is the Net of the servers of this package.
+var net1 gracenet.Net

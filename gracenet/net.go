@@ -22,19 +22,36 @@
 package gracenet
 
 import (
+	"context"
 	"net"
+	"reflect"
 	"sync"
 
 	"github.com/facebookgo/grace/internal/handoff"
 )
 
 // Net listens. The zero value works. All Nets of a process share what it
-// inherited and what it passes on. Its methods may be called concurrently.
+// inherited and what it passes on. Its methods may be called concurrently; its
+// fields must not change then.
 //
-// A listener that the program has closed is not passed on. The path of a unix
-// socket is removed when the last process of the service closes it, not by one
-// that has handed over; one that a service manager made is never removed.
+// A socket or file that the program has closed is not passed on. The path of a
+// unix socket is removed when the last process of the service closes it, not by
+// one that has handed over; one that a service manager made is never removed.
 type Net struct {
+	// ListenConfig is how sockets are made that were not inherited: with which
+	// options of the socket (Control), keep-alive probes, and MPTCP. An inherited
+	// socket stays as it was made. The zero value is how net.ListenTCP,
+	// net.ListenUnix and net.ListenUDP do it.
+	ListenConfig net.ListenConfig
+
+	// ReplaceStale makes a Listen function remove the path of a unix socket on
+	// which nobody listens any more, because a process has crashed, and make it
+	// anew. Without it that is an error, as it is for package net. A path on which
+	// a process listens is never removed, nor one that is no socket. Processes
+	// with this library that do the same at the same time don't remove each
+	// other's paths. It is for Unix systems that have flock(2), so not for Solaris.
+	ReplaceStale bool
+
 	mu     sync.Mutex
 	warned bool // the error in what was inherited was returned
 }
@@ -60,8 +77,12 @@ func (n *Net) inheritError() error {
 // in the process before, so that ":0" gives the same port again; where several
 // were asked for in the same words, in the same order. Otherwise it is found by
 // the address that it is bound to, where "0.0.0.0:p", "[::]:p" and ":p" are the
-// same. Each is returned once: asking again gives "address already in use", as
-// for any other address that is taken.
+// same; unless any free port was asked for. Each is returned once: asking again
+// gives "address already in use", as for any other address that is taken.
+//
+// Where several sockets share an address, as SO_REUSEPORT allows (ListenConfig has
+// to set it), each call returns the next one of those that were inherited, and then
+// new ones.
 //
 // The first call on a Net returns an error if the environment announces
 // descriptors that are not there or are no sockets; the next call opens a new
@@ -103,8 +124,20 @@ func (n *Net) ListenTCP(network string, addr *net.TCPAddr) (*net.TCPListener, er
 
 func (n *Net) listenTCP(network, asked string, addr *net.TCPAddr) (*net.TCPListener, error) {
 	return listen(n, network, asked, addr, func() (*net.TCPListener, error) {
-		return net.ListenTCP(network, addr)
+		if n.plain() {
+			return net.ListenTCP(network, addr)
+		}
+		return as[*net.TCPListener](n.ListenConfig.Listen(context.Background(), network, addr.String()))
 	})
+}
+
+// plain reports whether ListenConfig is the zero value.
+func (n *Net) plain() bool { return reflect.ValueOf(&n.ListenConfig).Elem().IsZero() }
+
+// as is for functions whose result is known better than their type says.
+func as[T any](v any, err error) (T, error) {
+	t, _ := v.(T)
+	return t, err
 }
 
 // ListenUnix is Listen for "unix" and "unixpacket".
@@ -118,30 +151,48 @@ func (n *Net) ListenUnix(network string, addr *net.UnixAddr) (*net.UnixListener,
 		return net.ListenUnix(network, nil) // its error
 	}
 	return listen(n, network, addr.Name, addr, func() (*net.UnixListener, error) {
-		return net.ListenUnix(network, addr)
+		return onPath(n, network, addr.Name, func() (*net.UnixListener, error) {
+			if n.plain() {
+				return net.ListenUnix(network, addr)
+			}
+			return as[*net.UnixListener](n.ListenConfig.Listen(context.Background(), network, addr.Name))
+		})
 	})
+}
+
+// ListenNamed returns the inherited listener that has this name: one that a service
+// manager gave to it, such as FileDescriptorName= of systemd.socket(5), or the address
+// that the process before has asked for. A name may be that of several; each call
+// returns the next one, and they come in the order in which they were passed. If there
+// is none left the error wraps fs.ErrNotExist: no socket is made.
+func (n *Net) ListenNamed(name string) (net.Listener, error) {
+	return named(n, "listener", name, handoff.This().TakeNamed)
 }
 
 // listen returns the inherited listener for what was asked, or a fresh one.
 func listen[L net.Listener](n *Net, network, asked string, addr net.Addr, fresh func() (L, error)) (L, error) {
-	var none L
+	return inheritOr(n, network, asked, func() (any, error) { return handoff.This().Take(network, asked, addr) }, fresh)
+}
+
+// inheritOr returns what was inherited for what was asked, or what is made afresh.
+func inheritOr[C any](n *Net, network, asked string, take func() (any, error), fresh func() (C, error)) (C, error) {
+	var none C
 	if err := n.inheritError(); err != nil {
 		return none, err
 	}
-	process := handoff.This()
-	inherited, err := process.Take(network, asked, addr)
+	inherited, err := take()
 	if err != nil {
 		return none, err
 	}
-	if l, ok := inherited.(L); ok {
-		return l, nil
+	if c, ok := inherited.(C); ok {
+		return c, nil
 	}
-	l, err := fresh()
+	c, err := fresh()
 	if err != nil {
 		return none, err
 	}
-	process.Add(l, network, asked)
-	return l, nil
+	handoff.This().Add(c, network, asked)
+	return c, nil
 }
 
 // asListener keeps a nil pointer from becoming a listener that is not nil.

@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -12,12 +13,12 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 )
 
-// inherited is a socket that was passed to this process.
+// inherited is a socket, or another file, that was passed to this process.
 type inherited struct {
 	Socket
 	fd    int
 	file  *os.File // on fd; kept, since its finalizer would close a number that others may use
-	addr  net.Addr // nil for a datagram socket
+	addr  net.Addr // nil if it is no socket that package net serves
 	taken bool
 
 	socket *Socket // what became of it when it was taken
@@ -49,10 +50,16 @@ func (p *Process) claim() {
 	pid := os.Getenv(envPID)
 	ours := pid == strconv.Itoa(os.Getpid())
 	at := func(i int) int { return firstFD + i }
-	if marked && len(m.fds) == n && n > 0 {
+	if m.comeback && len(m.fds) == n {
 		at = func(i int) int { return m.fds[i] }
 	}
-	passed, err := checkPassed(n, at)
+	names := splitNames(os.Getenv(envNames), n)
+	if m.table != 0 {
+		names = splitNames(m.names, n)
+	}
+	// Whoever names what it passes to us knows that it is no listening socket.
+	mayBeFile := func(i int) bool { return ours && !marked && names[i] != "" && names[i] != unnamed }
+	passed, err := checkPassed(n, at, mayBeFile)
 	switch {
 	case passed == 0 && !marked && (n == 0 || !ours):
 		return // nothing, or meant for another process
@@ -61,7 +68,7 @@ func (p *Process) claim() {
 		return
 	}
 	files := make([]*os.File, n)
-	if marked && m.fds != nil {
+	if m.comeback {
 		// Who else reads these variables must not take what is at firstFD.
 		_ = os.Setenv(envPID, strconv.Itoa(m.parent))
 		p.interim, p.comeback, p.again = false, true, m.again
@@ -84,14 +91,12 @@ func (p *Process) claim() {
 		p.gen, p.since = max(m.gen, 2), m.since
 		p.sole = false
 	}
-	var listenNames string
-	if p.origin != Legacy { // which passes on those that it was passed
-		listenNames = os.Getenv(envNames)
+	if p.origin == Legacy { // which passes on the names that it was passed
+		clear(names)
 	}
-	names := splitNames(listenNames, n)
 	for i, file := range files {
 		in := &inherited{fd: at(i), file: file}
-		in.Name = names[i]
+		in.Name, in.kind = names[i], kindOf(at(i))
 		// A parent with the original protocol made the socket itself, unless a
 		// stale LISTEN_PID says that it was given one.
 		in.Foreign = p.origin != Legacy || pid != ""
@@ -102,13 +107,48 @@ func (p *Process) claim() {
 		if p.origin == Manager {
 			in.fromStore()
 		}
-		if err := own(in.fd); err != nil {
-			p.err = inheritError(in.fd, err)
-		}
-		in.id, _ = identify(in.fd)
-		in.addr = socketAddr(in.fd)
-		p.inherited = append(p.inherited, in)
+		p.own(in)
 	}
+	for _, extra := range m.extras {
+		if !passedTo(extra.fd) {
+			p.err = inheritError(extra.fd, syscall.EBADF)
+			continue
+		}
+		in := &inherited{fd: extra.fd, file: os.NewFile(uintptr(extra.fd), extra.name)}
+		in.Name, in.Network, in.Foreign, in.kind = extra.name, extra.network, extra.foreign, kindFile
+		if !extra.file {
+			in.kind = kindOf(extra.fd)
+		}
+		p.own(in)
+	}
+	p.untaken = len(p.inherited)
+}
+
+// unnamed is the name that sd_listen_fds_with_names(3) has for what has none.
+const unnamed = "unknown"
+
+// kindOf tells what fd can be opened as.
+func kindOf(fd int) kind {
+	switch {
+	case checkSocket(fd) != nil:
+		return kindFile
+	case isDatagram(fd):
+		return kindDatagram
+	}
+	return kindListener
+}
+
+// own makes in one of what this process has inherited. mu is held, or nobody else is
+// there yet.
+func (p *Process) own(in *inherited) {
+	if in.kind == kindFile {
+		ownFile(in.fd) // in the mode that it has: others may use it
+	} else if err := own(in.fd); err != nil {
+		p.err = inheritError(in.fd, err)
+	}
+	in.id, _ = identify(in.fd)
+	in.addr = socketAddr(in.fd)
+	p.inherited = append(p.inherited, in)
 }
 
 // claimMarker removes the marker of a handover from the environment and says
@@ -140,6 +180,15 @@ func (p *Process) claimMarker() (marker, bool) {
 		}
 		return marker{}, false
 	}
+	if m.table != 0 {
+		text, err := readTable(m.table, m.tableInode)
+		if err == nil {
+			err = m.readTable(text)
+		}
+		if err != nil {
+			m.sockets, m.extras = nil, nil // those that listen are found by their addresses
+		}
+	}
 	if m.control != 0 {
 		if p.control, err = newControl(m.control); err == nil {
 			p.control.takes = true
@@ -154,13 +203,15 @@ func (p *Process) claimMarker() (marker, bool) {
 
 // checkPassed tells how many of n announced descriptors were passed to this
 // process, and what is wrong with the first that is not as it should be.
-func checkPassed(n int, at func(int) int) (passed int, err error) {
+func checkPassed(n int, at func(int) int, mayBeFile func(int) bool) (passed int, err error) {
 	for i := range n {
 		fd := at(i)
 		var fdErr error = syscall.EBADF
 		if passedTo(fd) {
 			passed++
-			fdErr = checkSocket(fd)
+			if fdErr = checkSocket(fd); fdErr != nil && mayBeFile(i) {
+				fdErr = nil
+			}
 		}
 		if fdErr != nil && err == nil {
 			err = inheritError(fd, fdErr)
@@ -184,6 +235,54 @@ func (p *Process) Err() error {
 // Take returns the inherited listener for what is asked, or nil if there is
 // none. It is given away once, and from then on it is passed on.
 func (p *Process) Take(network, asked string, addr net.Addr) (net.Listener, error) {
+	c, err := p.takeFor(kindListener, askedKeys(network, asked, addr), func(in *inherited) {
+		if !in.Foreign {
+			in.Name, in.Network = escapeName(asked), network
+		}
+	})
+	l, _ := c.(net.Listener)
+	return l, err
+}
+
+// TakePacket is Take for a datagram socket.
+func (p *Process) TakePacket(network, asked string, addr net.Addr) (net.PacketConn, error) {
+	c, err := p.takeFor(kindDatagram, askedKeys(network, asked, addr), func(in *inherited) {
+		if !in.Foreign {
+			in.Name, in.Network = escapeName(asked), network
+		}
+	})
+	l, _ := c.(net.PacketConn)
+	return l, err
+}
+
+// TakeNamed returns the next inherited listener that has this name, or nil.
+func (p *Process) TakeNamed(name string) (net.Listener, error) {
+	c, err := p.takeFor(kindListener, nameKeys(name), nil)
+	l, _ := c.(net.Listener)
+	return l, err
+}
+
+// TakePacketNamed is TakeNamed for a datagram socket.
+func (p *Process) TakePacketNamed(name string) (net.PacketConn, error) {
+	c, err := p.takeFor(kindDatagram, nameKeys(name), nil)
+	l, _ := c.(net.PacketConn)
+	return l, err
+}
+
+// TakeFile returns the next inherited file that has this name, or nil.
+func (p *Process) TakeFile(name string) (*os.File, error) {
+	c, err := p.takeFor(kindFile, nameKeys(name), nil)
+	f, _ := c.(*os.File)
+	return f, err
+}
+
+// nameKeys are the keys for a name, as it is or as an address is made one.
+func nameKeys(name string) []string {
+	return []string{namedKey(name), namedKey(escapeName(name))}
+}
+
+// takeFor takes the first that is found under the keys, or returns nil.
+func (p *Process) takeFor(k kind, keys []string, rename func(*inherited)) (any, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.claim()
@@ -195,17 +294,35 @@ func (p *Process) Take(network, asked string, addr net.Addr) (net.Listener, erro
 			}
 		}
 	}
-	for _, key := range askedKeys(network, asked, addr) {
-		for _, in := range p.index[key] {
-			if in.available() {
-				if !in.Foreign {
-					in.Name, in.Network = escapeName(asked), network
+	for _, key := range keys {
+		found := p.index[key]
+		for i, in := range found {
+			if in.kind == k && in.available() {
+				if i == 0 {
+					p.index[key] = found[1:] // or a group of sockets costs the square of it
+				}
+				if rename != nil {
+					rename(in)
 				}
 				return p.take(in)
 			}
 		}
 	}
 	return nil, nil
+}
+
+// Names lists the names of what is still to be asked for, each once.
+func (p *Process) Names() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.claim()
+	var names []string
+	for _, in := range p.inherited {
+		if in.Name != "" && in.available() && !slices.Contains(names, in.Name) {
+			names = append(names, in.Name)
+		}
+	}
+	return names
 }
 
 // TakeAll returns the inherited listeners that were passed by Process.Wait or
@@ -217,7 +334,7 @@ func (p *Process) TakeAll() ([]net.Listener, error) {
 	p.claim()
 	var all, listed []*inherited
 	for _, in := range p.inherited {
-		if in.addr != nil && in.available() {
+		if in.kind == kindListener && in.available() {
 			all = append(all, in)
 			if in.listed {
 				listed = append(listed, in)
@@ -230,14 +347,14 @@ func (p *Process) TakeAll() ([]net.Listener, error) {
 	}
 	var ls []net.Listener
 	for _, in := range all {
-		l, err := p.take(in)
+		c, err := p.take(in)
 		if err != nil {
 			for _, l := range ls {
 				_ = l.Close()
 			}
 			return nil, err
 		}
-		ls = append(ls, l)
+		ls = append(ls, c.(net.Listener))
 	}
 	return ls, nil
 }
@@ -252,20 +369,43 @@ func (in *inherited) available() bool {
 	return err == nil && id == in.id
 }
 
-// take opens in. mu is held.
-func (p *Process) take(in *inherited) (net.Listener, error) {
+// taken is what every inherited file is opened as.
+type taken interface {
+	syscall.Conn
+	io.Closer
+}
+
+// take opens in: a net.Listener, a net.PacketConn or an *os.File. mu is held.
+func (p *Process) take(in *inherited) (c taken, err error) {
 	in.taken = true
-	l, err := net.FileListener(in.file) // duplicates the descriptor
+	p.untaken--
+	switch in.kind { // each duplicates the descriptor
+	case kindListener:
+		var l net.Listener
+		if l, err = net.FileListener(in.file); err == nil {
+			c = l.(taken)
+		}
+	case kindDatagram:
+		var l net.PacketConn
+		if l, err = net.FilePacketConn(in.file); err == nil {
+			c = l.(taken)
+		}
+	default:
+		var fd int
+		if fd, err = dup(in.file); err == nil {
+			c = os.NewFile(uintptr(fd), in.Name)
+		}
+	}
 	_ = in.file.Close()
 	if err != nil {
 		return nil, inheritError(in.fd, err)
 	}
 	s := in.Socket
-	s.conn = l.(syscall.Conn)
+	s.conn, s.passed = c, in.state
 	in.socket = &s
 	p.add(&s)
 	p.wakeClaimed()
-	return l, nil
+	return c, nil
 }
 
 // Claimed is closed when every inherited socket has been asked for.
@@ -281,10 +421,8 @@ func (p *Process) Claimed() <-chan struct{} {
 
 // wakeClaimed closes the channels of Claimed if nothing is left. mu is held.
 func (p *Process) wakeClaimed() {
-	for _, in := range p.inherited {
-		if !in.taken {
-			return
-		}
+	if p.untaken > 0 {
+		return
 	}
 	for _, c := range p.waiting {
 		close(c)
@@ -310,6 +448,7 @@ func (p *Process) Ready() (first bool, err error) {
 		}
 		in.taken = true
 	}
+	p.untaken = 0
 	switch {
 	case p.control != nil:
 		if err := p.control.send(Ready, readyArgs(unused, p.taking())); err == nil {

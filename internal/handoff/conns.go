@@ -87,12 +87,14 @@ func (c *Child) position(l net.Listener) int {
 	if !c.holds || c.replaced != 0 {
 		return -1
 	}
-	for _, i := range c.takes {
-		if i < len(c.sockets) && same(c.sockets[i].conn, l) {
-			return i
-		}
+	if !isKey(l) {
+		return -1
 	}
-	return -1
+	i, ok := c.takes[l]
+	if !ok {
+		return -1
+	}
+	return i
 }
 
 // passer is the parent's side.

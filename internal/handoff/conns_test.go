@@ -53,7 +53,7 @@ func newFamily(t *testing.T, networks ...string) *family {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = theirs.Close() })
-		f.ours, f.theirs = append(f.ours, l), append(f.theirs, theirs)
+		f.ours, f.theirs = append(f.ours, l), append(f.theirs, theirs.(net.Listener))
 	}
 	f.parent = &Child{
 		parent:   p,

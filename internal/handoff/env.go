@@ -3,6 +3,7 @@ package handoff
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,7 +26,8 @@ const (
 const firstFD = 3
 
 // maxEnv bounds the two variables that grow with the number of sockets. Linux
-// refuses to execute a program with a single string of 128 KiB or more.
+// refuses to execute a program with a single string of 128 KiB or more. What is
+// longer goes in a table.
 const maxEnv = 100 << 10
 
 // parseCount reads the value of LISTEN_FDS. limit is one more than the largest
@@ -89,17 +91,142 @@ type marker struct {
 	gen     int    // generation of the child; 0 if the parent does not tell
 	since   int64  // when the parent was started, in seconds since 1970; 0 if it does not tell
 	sockets []meta // one for each descriptor, or none at all
+	extras  []meta // what is passed beyond LISTEN_FDS, each with its descriptor and its name
 
-	interim bool  // the child serves only until its parent has executed the program anew
-	fds     []int // descriptors of the sockets, if they are not those from firstFD
-	again   bool  // the process was asked to restart once more
+	interim  bool  // the child serves only until its parent has executed the program anew
+	comeback bool  // the process has executed the program anew
+	fds      []int // descriptors of the sockets then: they are not those from firstFD
+	again    bool  // it was asked to restart once more
+
+	names      string // of LISTEN_FDNAMES, if a table has them
+	table      int    // descriptor of the file that has sockets, extras and fds; 0 for none
+	tableInode uint64 // its inode
 }
 
-// meta is what travels with one socket.
+// meta is what travels with one socket, or file.
 type meta struct {
 	network string // the network that was asked for; empty if not known
 	foreign bool   // it was not made by this family of processes
 	listed  bool   // it belongs to Process.Inherit
+	file    bool   // it is found by its name alone, whatever it is open on
+
+	fd   int // of an extra
+	name string
+}
+
+// flags are the letters that stand for m.
+func (m meta) flags() string {
+	var b []byte
+	for _, f := range []struct {
+		set    bool
+		letter byte
+	}{{m.foreign, 'f'}, {m.listed, 'l'}, {m.file, 'n'}} {
+		if f.set {
+			b = append(b, f.letter)
+		}
+	}
+	return string(b)
+}
+
+func parseMeta(network, flags string) meta {
+	return meta{
+		network: network,
+		foreign: strings.Contains(flags, "f"),
+		listed:  strings.Contains(flags, "l"),
+		file:    strings.Contains(flags, "n"),
+	}
+}
+
+// joinSockets writes what parseSockets reads, such as "tcp+l,unix+f".
+func joinSockets(sockets []meta) string {
+	s := make([]string, len(sockets))
+	for i, m := range sockets {
+		if s[i] = m.network; m.flags() != "" {
+			s[i] += "+" + m.flags()
+		}
+	}
+	return strings.Join(s, ",")
+}
+
+func parseSockets(value string) (sockets []meta) {
+	for s := range strings.SplitSeq(value, ",") {
+		network, flags, _ := strings.Cut(s, "+")
+		sockets = append(sockets, parseMeta(network, flags))
+	}
+	return sockets
+}
+
+// joinExtras writes what parseExtras reads, such as "7+udp++%253A53,8++n+lock".
+func joinExtras(extras []meta) string {
+	s := make([]string, len(extras))
+	for i, m := range extras {
+		s[i] = strings.Join([]string{strconv.Itoa(m.fd), m.network, m.flags(), url.QueryEscape(m.name)}, "+")
+	}
+	return strings.Join(s, ",")
+}
+
+func parseExtras(value string) (extras []meta, err error) {
+	for s := range strings.SplitSeq(value, ",") {
+		field := strings.Split(s, "+")
+		if len(field) < 4 {
+			return nil, errMarker
+		}
+		m := parseMeta(field[1], field[2])
+		if m.fd, err = strconv.Atoi(field[0]); err != nil || m.fd < firstFD {
+			return nil, errMarker
+		}
+		name, err := url.QueryUnescape(field[3])
+		if err != nil {
+			return nil, errMarker
+		}
+		m.name = passedName(name)
+		extras = append(extras, m)
+	}
+	return extras, nil
+}
+
+// parseFDs reads descriptors.
+func parseFDs(list string) ([]int, error) {
+	fds := parsePositions(list)
+	if slices.ContainsFunc(fds, func(fd int) bool { return fd < firstFD }) {
+		return nil, errMarker
+	}
+	return fds, nil
+}
+
+// A table is a file with what is too long for the environment, a line each: the
+// names as they would stand in LISTEN_FDNAMES, and of the marker the sockets, the
+// extras and the descriptors.
+func (m marker) tableText(names []string) string {
+	return strings.Join(names, ":") + "\n" + joinSockets(m.sockets) + "\n" + joinExtras(m.extras) + "\n" + joinPositions(m.fds) + "\n"
+}
+
+// needsTable reports whether names and m are too long for the environment.
+func (m marker) needsTable(names []string) bool {
+	return len(strings.Join(names, ":")) >= maxEnv || len(m.String()) >= maxEnv
+}
+
+// readTable completes m with what stands in a table.
+func (m *marker) readTable(text string) (err error) {
+	lines := strings.Split(text, "\n")
+	if len(lines) != 5 {
+		return errMarker
+	}
+	m.names = lines[0]
+	if lines[1] != "" {
+		m.sockets = parseSockets(lines[1])
+	}
+	if lines[2] != "" {
+		if m.extras, err = parseExtras(lines[2]); err != nil {
+			return err
+		}
+	}
+	if lines[3] != "" {
+		if m.fds, err = parseFDs(lines[3]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // String writes m in the form that parseMarker reads, such as
@@ -122,29 +249,24 @@ func (m marker) String() string {
 	if m.interim {
 		b.WriteString(" interim=1")
 	}
-	if m.fds != nil {
-		b.WriteString(" fds=" + joinPositions(m.fds))
+	if m.comeback {
+		b.WriteString(" comeback=1")
 	}
 	if m.again {
 		b.WriteString(" again=1")
 	}
+	if m.table != 0 {
+		fmt.Fprintf(&b, " table=%d tableinode=%d", m.table, m.tableInode)
+		return b.String()
+	}
+	if m.fds != nil {
+		b.WriteString(" fds=" + joinPositions(m.fds))
+	}
 	if len(m.sockets) != 0 {
-		b.WriteString(" sockets=")
-		for i, s := range m.sockets {
-			if i != 0 {
-				b.WriteByte(',')
-			}
-			b.WriteString(s.network)
-			if s.foreign || s.listed {
-				b.WriteByte('+')
-			}
-			if s.foreign {
-				b.WriteByte('f')
-			}
-			if s.listed {
-				b.WriteByte('l')
-			}
-		}
+		b.WriteString(" sockets=" + joinSockets(m.sockets))
+	}
+	if len(m.extras) != 0 {
+		b.WriteString(" extras=" + joinExtras(m.extras))
 	}
 	return b.String()
 }
@@ -180,28 +302,31 @@ func parseMarker(value string) (marker, error) {
 			m.since, err = strconv.ParseInt(v, 10, 64)
 		case "interim":
 			m.interim = v == "1"
+		case "comeback":
+			m.comeback = v == "1"
 		case "again":
 			m.again = v == "1"
+		case "table":
+			m.table, err = strconv.Atoi(v)
+		case "tableinode":
+			m.tableInode, err = strconv.ParseUint(v, 10, 64)
 		case "fds":
-			if m.fds = parsePositions(v); slices.ContainsFunc(m.fds, func(fd int) bool { return fd < firstFD }) {
-				err = errMarker
-			}
+			m.fds, err = parseFDs(v)
 		case "sockets":
-			for s := range strings.SplitSeq(v, ",") {
-				network, flags, _ := strings.Cut(s, "+")
-				m.sockets = append(m.sockets, meta{
-					network: network,
-					foreign: strings.Contains(flags, "f"),
-					listed:  strings.Contains(flags, "l"),
-				})
-			}
+			m.sockets = parseSockets(v)
+		case "extras":
+			m.extras, err = parseExtras(v)
 		}
 		if !ok || err != nil {
 			return marker{}, errMarker
 		}
 	}
-	if m.parent <= 0 || m.control < 0 || m.control > 0 && m.control < firstFD || m.states < 0 || m.gen < 0 || m.since < 0 {
+	if m.parent <= 0 || m.control < 0 || m.control > 0 && m.control < firstFD ||
+		m.table < 0 || m.table > 0 && m.table < firstFD || m.states < 0 || m.gen < 0 || m.since < 0 {
 		return marker{}, errMarker
+	}
+	if m.table != 0 { // has all of it
+		m.sockets, m.extras, m.fds = nil, nil, nil
 	}
 	return m, nil
 }
@@ -224,14 +349,8 @@ func childEnv(environ, names []string, m marker) []string {
 		env = append(env, kv)
 	}
 	env = append(env, envFDs+"="+strconv.Itoa(len(names)))
-	// Names help to match; without them sockets are matched by address.
 	if v := strings.Join(names, ":"); v != "" && len(v) < maxEnv {
 		env = append(env, envNames+"="+v)
 	}
-	v := m.String()
-	if len(v) >= maxEnv {
-		m.sockets = nil
-		v = m.String()
-	}
-	return append(env, envHandover+"="+v)
+	return append(env, envHandover+"="+m.String())
 }

@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"fmt"
 	"net/url"
 	"reflect"
 	"slices"
@@ -200,6 +201,13 @@ func TestMarker(t *testing.T) {
 			{network: "unixpacket", foreign: true, listed: true},
 			{foreign: true},
 		}}, "1 parent=812 control=7 inode=9 sockets=tcp,tcp4+l,unix+f,unixpacket+fl,+f"},
+		{marker{parent: 812, sockets: []meta{{network: "tcp"}}, extras: []meta{
+			{fd: 4, network: "udp", name: "%3A53"},
+			{fd: 5, network: "unixgram", foreign: true, name: "/run/a,b+c"},
+			{fd: 6, file: true, name: "lock"},
+		}}, "1 parent=812 sockets=tcp extras=4+udp++%253A53,5+unixgram+f+%2Frun%2Fa%2Cb%2Bc,6++n+lock"},
+		{marker{parent: 812, comeback: true, again: true, fds: []int{7, 5}}, "1 parent=812 comeback=1 again=1 fds=7,5"},
+		{marker{parent: 812, table: 9, tableInode: 77}, "1 parent=812 table=9 tableinode=77"},
 	}
 	for _, tt := range tests {
 		if got := tt.m.String(); got != tt.text {
@@ -242,6 +250,15 @@ func TestParseMarkerRejects(t *testing.T) {
 		"1 parent=812 control=5 inode=-9",
 		"1 parent=812 control=5 inode=18446744073709551616",
 		"1 parent=812 rubbish",
+		"1 parent=812 table=2",
+		"1 parent=812 table=x",
+		"1 parent=812 fds=1",
+		"1 parent=812 fds=x",
+		"1 parent=812 extras=",
+		"1 parent=812 extras=4+udp",
+		"1 parent=812 extras=2+udp++a",
+		"1 parent=812 extras=x+udp++a",
+		"1 parent=812 extras=4+udp++%zz",
 	} {
 		if m, err := parseMarker(value); err == nil {
 			t.Errorf("parseMarker(%q) = %+v, want an error", value, m)
@@ -260,6 +277,8 @@ func FuzzParseMarker(f *testing.F) {
 		"1 parent=812 sockets=,+fl,+,a=b+c",
 		"1 parent=812 sockets=tcp sockets=unix",
 		"2 parent=812 later=x",
+		"1 parent=812 extras=4+udp++%3A53,6++n+lock+later",
+		"1 parent=812 table=9 tableinode=7 sockets=tcp",
 		"1\u0085parent=812\xff",
 	} {
 		f.Add(s)
@@ -274,6 +293,9 @@ func FuzzParseMarker(f *testing.F) {
 		}
 		if m.control == 0 {
 			m.inode = 0 // of nothing; it is not written
+		}
+		if m.table == 0 {
+			m.tableInode = 0
 		}
 		again, err := parseMarker(m.String())
 		if err != nil || !reflect.DeepEqual(again, m) {
@@ -323,7 +345,8 @@ func TestChildEnv(t *testing.T) {
 }
 
 // Linux refuses to execute a program if one string of its environment has 128
-// KiB. However many sockets there are, what we add stays below that.
+// KiB. However many sockets there are, what we add stays below that, and a table
+// has the rest.
 func TestChildEnvOfManySockets(t *testing.T) {
 	const n = 50_000
 	m := marker{parent: 812, control: 3 + n, inode: 9, sockets: make([]meta, n)}
@@ -331,12 +354,38 @@ func TestChildEnvOfManySockets(t *testing.T) {
 	for i := range n {
 		m.sockets[i].network = "tcp"
 		names[i] = escapeName("127.0.0.1:" + strconv.Itoa(i))
+		m.extras = append(m.extras, meta{fd: firstFD + n + i, network: "udp", name: names[i]})
+		m.fds = append(m.fds, firstFD+i)
 	}
-	env := childEnv(nil, names, m)
-	if want := []string{"LISTEN_FDS=50000", "GRACE_HANDOVER=1 parent=812 control=50003 inode=9"}; !slices.Equal(env, want) {
+	if !m.needsTable(names) || (marker{}).needsTable([]string{"a"}) {
+		t.Error("a table is for what is too long, and for nothing else")
+	}
+	short := m
+	short.table, short.tableInode = 4+2*n, 10
+	env := childEnv(nil, names, short)
+	if want := []string{"LISTEN_FDS=50000", "GRACE_HANDOVER=1 parent=812 control=50003 inode=9 table=100004 tableinode=10"}; !slices.Equal(env, want) {
 		t.Errorf("got %.200q, want %q", env, want)
 	}
-	if len(m.sockets) != n {
-		t.Error("the marker it was given has changed")
+	got, err := parseMarker(strings.TrimPrefix(env[1], "GRACE_HANDOVER="))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := got.readTable(m.tableText(names)); err != nil {
+		t.Fatal(err)
+	}
+	short.names = strings.Join(names, ":")
+	if !reflect.DeepEqual(got, short) {
+		t.Errorf("what was written came back as %.200s, want %.200s", fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", short))
+	}
+}
+
+func TestReadTableRejects(t *testing.T) {
+	for _, text := range []string{"", "a\n", "\n\n\n", "\n\n\n\n\n", "\n\n4+udp\n\n", "\n\n\n1\n", "\n\n\nx\n"} {
+		if err := new(marker).readTable(text); err == nil {
+			t.Errorf("readTable(%q) has no error", text)
+		}
+	}
+	if err := new(marker).readTable("\n\n\n\n"); err != nil {
+		t.Errorf("readTable of nothing: %v", err)
 	}
 }

@@ -55,7 +55,6 @@ package handoff
 import (
 	"net"
 	"os"
-	"reflect"
 	"sync"
 	"time"
 )
@@ -76,10 +75,12 @@ type Process struct {
 	err       error        // what is wrong with what was passed
 	inherited []*inherited // in the order they were passed
 	index     map[string][]*inherited
+	untaken   int             // of inherited
 	waiting   []chan struct{} // given out by Claimed
 
-	active []*Socket // what is passed on
-	pruned int       // len(active) when closed sockets were last removed
+	active []*Socket       // what is passed on
+	byConn map[any]*Socket // those of active whose conn can be a key
+	pruned int             // len(active) when closed sockets were last removed
 
 	control *control      // to the parent; nil if there is none
 	states  int           // messages State that are still to come
@@ -268,18 +269,8 @@ func (p *Process) last(s *Socket) bool {
 	return s.holders == 0 && (s.made || p.sole)
 }
 
-// find returns the active socket of l, or nil. mu is held.
-func (p *Process) find(l net.Listener) *Socket {
-	for _, s := range p.active {
-		if same(s.conn, l) {
-			return s
-		}
-	}
-	return nil
-}
-
 // same reports whether a and b are one listener. A program may have listeners of
 // types that can't be compared; those are told apart by their sockets.
 func same(a, b any) bool {
-	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
+	return isKey(a) && isKey(b) && a == b
 }

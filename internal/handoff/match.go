@@ -1,49 +1,83 @@
 package handoff
 
-import "net"
+import (
+	"net"
+	"net/url"
+)
 
 // Sockets are found by keys, so that thousands of them cost no more each than
 // one. A key is a network and an address; what was asked for in the generation
-// before, to the letter, comes first.
+// before, to the letter, comes first. Files, and whatever has a name that the
+// program knows, are found by that.
 
 func nameKey(network, name string) string { return "asked " + network + " " + name }
 func addrKey(network, addr string) string { return "bound " + network + " " + addr }
+func namedKey(name string) string         { return "named " + name }
 
-// keys are the keys under which in is found.
-func (in *inherited) keys() []string {
-	if in.addr == nil {
-		return nil
+// keys are the keys under which in is found. Nobody has asked for the address of a
+// socket that was asked for as any free port, so it is not found by that.
+func (in *inherited) keys() (keys []string) {
+	if in.addr != nil && in.kind != kindFile {
+		asked := in.Network != "" && in.Name != ""
+		if asked {
+			keys = append(keys, nameKey(in.Network, in.Name))
+		}
+		if !asked || !anyPort(in.Name) {
+			keys = append(keys, addrKey(in.addr.Network(), in.addr.String()))
+		}
 	}
-	keys := []string{addrKey(in.addr.Network(), in.addr.String())}
-	if in.Network != "" && in.Name != "" {
-		keys = append(keys, nameKey(in.Network, in.Name))
+	if in.Name != "" {
+		keys = append(keys, namedKey(in.Name))
 	}
 	return keys
 }
 
-// askedKeys are the keys to look under, in order, for a listener asked for as
+// anyPort reports whether name is what was asked for when any free port was.
+func anyPort(name string) bool {
+	asked, err := url.PathUnescape(name)
+	if err != nil {
+		return false
+	}
+	_, port, err := net.SplitHostPort(asked)
+	return err == nil && (port == "0" || port == "")
+}
+
+// askedKeys are the keys to look under, in order, for a socket asked for as
 // network and asked, which resolved to addr. The unspecified addresses of IPv4
 // and IPv6 and the empty one match each other, the asked one first.
 func askedKeys(network, asked string, addr net.Addr) []string {
 	keys := []string{nameKey(network, escapeName(asked))}
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok {
+	var ip net.IP
+	var port int
+	var zone string
+	var bound func(net.IP, string) string
+	switch a := addr.(type) {
+	case *net.TCPAddr:
+		ip, port, zone = a.IP, a.Port, a.Zone
+		bound = func(ip net.IP, zone string) string {
+			return addrKey("tcp", (&net.TCPAddr{IP: ip, Port: port, Zone: zone}).String())
+		}
+	case *net.UDPAddr:
+		ip, port, zone = a.IP, a.Port, a.Zone
+		bound = func(ip net.IP, zone string) string {
+			return addrKey("udp", (&net.UDPAddr{IP: ip, Port: port, Zone: zone}).String())
+		}
+	default:
 		return append(keys, addrKey(network, addr.String()))
 	}
-	if tcp.Port == 0 {
+	if port == 0 {
 		return keys // any free port is no address that a socket could have
 	}
-	if len(tcp.IP) != 0 && !tcp.IP.IsUnspecified() {
-		keys = append(keys, addrKey("tcp", tcp.String()))
-		if tcp.Zone != "" {
+	if len(ip) != 0 && !ip.IsUnspecified() {
+		keys = append(keys, bound(ip, zone))
+		if zone != "" {
 			// Linux does not tell the zone of a socket with MPTCP, as Go makes it.
-			keys = append(keys, addrKey("tcp", (&net.TCPAddr{IP: tcp.IP, Port: tcp.Port}).String()))
+			keys = append(keys, bound(ip, ""))
 		}
 		return keys
 	}
-	v4 := addrKey("tcp", (&net.TCPAddr{IP: net.IPv4zero, Port: tcp.Port}).String())
-	v6 := addrKey("tcp", (&net.TCPAddr{IP: net.IPv6unspecified, Port: tcp.Port}).String())
-	if network == "tcp4" || network == "tcp" && tcp.IP.To4() != nil {
+	v4, v6 := bound(net.IPv4zero, ""), bound(net.IPv6unspecified, "")
+	if network[len(network)-1] == '4' || network[len(network)-1] != '6' && ip.To4() != nil {
 		return append(keys, v4, v6)
 	}
 	return append(keys, v6, v4)

@@ -34,8 +34,10 @@ func resolve(t testing.TB, network, addr string) net.Addr {
 	var a net.Addr
 	var err error
 	switch network {
-	case "unix", "unixpacket":
+	case "unix", "unixpacket", "unixgram":
 		a, err = net.ResolveUnixAddr(network, addr)
+	case "udp", "udp4", "udp6":
+		a, err = net.ResolveUDPAddr(network, addr)
 	default:
 		a, err = net.ResolveTCPAddr(network, addr)
 	}
@@ -93,7 +95,10 @@ func TestMatch(t *testing.T) {
 		{"port 0 by what was asked", []*inherited{asked(t, "tcp", "127.0.0.1:0", "127.0.0.1:1")}, "tcp", "127.0.0.1:0", 0},
 		{"port 0 asked otherwise", []*inherited{asked(t, "tcp", "127.0.0.1:0", "127.0.0.1:1")}, "tcp", ":0", -1},
 		{"port 0, other network", []*inherited{asked(t, "tcp", ":0", "[::]:1")}, "tcp4", ":0", -1},
-		{"chosen port by address", []*inherited{asked(t, "tcp", "127.0.0.1:0", "127.0.0.1:1")}, "tcp", "127.0.0.1:1", 0},
+		{"chosen port is nobody's address", []*inherited{asked(t, "tcp", "127.0.0.1:0", "127.0.0.1:1")}, "tcp", "127.0.0.1:1", -1},
+		{"chosen port of a parent that names nothing", []*inherited{bound(t, "tcp", "127.0.0.1:1")}, "tcp", "127.0.0.1:1", 0},
+		{"port left out", []*inherited{asked(t, "tcp", "127.0.0.1:", "127.0.0.1:1")}, "tcp", "127.0.0.1:1", -1},
+		{"host name by address", []*inherited{asked(t, "tcp", "localhost:1", "127.0.0.1:1")}, "tcp", "127.0.0.1:1", 0},
 
 		// A host name may resolve to another address than it did before.
 		{"name wins", []*inherited{bound(t, "tcp", "127.0.0.1:1"), asked(t, "tcp", "localhost:1", "127.0.0.2:1")}, "tcp", "localhost:1", 1},
@@ -110,7 +115,14 @@ func TestMatch(t *testing.T) {
 		{"tcp is not unix", []*inherited{asked(t, "tcp", "127.0.0.1:1", "127.0.0.1:1")}, "unix", "127.0.0.1:1", -1},
 		{"unix is not tcp", []*inherited{asked(t, "unix", "127.0.0.1:1", "127.0.0.1:1")}, "tcp", "127.0.0.1:1", -1},
 
-		{"datagram socket", []*inherited{{Socket: Socket{Name: "/s", Network: "unix"}}}, "unix", "/s", -1},
+		{"udp", []*inherited{bound(t, "udp", "127.0.0.1:1")}, "udp", "127.0.0.1:1", 0},
+		{"udp4, any", []*inherited{bound(t, "udp", "[::]:1"), bound(t, "udp", "0.0.0.0:1")}, "udp4", ":1", 1},
+		{"udp port 0 by what was asked", []*inherited{asked(t, "udp", ":0", "[::]:1")}, "udp", ":0", 0},
+		{"udp is not tcp", []*inherited{bound(t, "udp", "127.0.0.1:1")}, "tcp", "127.0.0.1:1", -1},
+		{"tcp is not udp", []*inherited{asked(t, "tcp", "127.0.0.1:1", "127.0.0.1:1")}, "udp", "127.0.0.1:1", -1},
+		{"unixgram", []*inherited{bound(t, "unix", "/s"), bound(t, "unixgram", "/s")}, "unixgram", "/s", 1},
+		{"unixgram is not unix", []*inherited{bound(t, "unixgram", "/s")}, "unix", "/s", -1},
+		{"file that is a socket", []*inherited{{Socket: Socket{Name: "a", Network: "unix", kind: kindFile}, addr: resolve(t, "unix", "/s")}}, "unix", "/s", -1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

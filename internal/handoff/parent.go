@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,9 +25,9 @@ type Child struct {
 	sockets  []*Socket // in the order they were passed
 	held     []*Socket // those of them that it serves, while holds
 	holds    bool
-	replaced int   // pid of the child's own child, for good
-	died     bool  // before or after Hold
-	takes    []int // positions of sockets whose connections it takes
+	replaced int         // pid of the child's own child, for good
+	died     bool        // before or after Hold
+	takes    map[any]int // positions of listeners whose connections it takes
 	passer   passer
 	control  *control // nil if none was offered
 	told     sync.Once
@@ -101,23 +102,23 @@ func (c *Child) start(argv0 string, offerControl, interim bool) error {
 	var names []string
 	var passed []*Socket
 	var states []string
+	c.listenersFirst()
 	for i, s := range c.sockets {
 		fd, err := dup(s.conn)
-		if errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
 			continue // a moment ago
 		}
 		if err != nil {
-			return fmt.Errorf("start new process: pass socket %d of %d (%s): %w", i+1, len(c.sockets), s.Name, err)
+			return fmt.Errorf("start new process: pass socket %d of %d (%s): %w", i+1, len(c.sockets), s.Name, tooMany(err, len(c.sockets)-i))
 		}
+		m.add(s, len(files), &names)
 		opened, files, passed = append(opened, fd), append(files, fd), append(passed, s)
-		names = append(names, s.Name)
-		m.sockets = append(m.sockets, meta{network: s.Network, foreign: s.Foreign, listed: s.listed})
 	}
 	c.sockets = passed
 	if offerControl {
 		ours, theirs, err := socketpair()
 		if err != nil {
-			return fmt.Errorf("start new process: make control socket: %w", err)
+			return fmt.Errorf("start new process: make control socket: %w", tooMany(err, 0))
 		}
 		opened = append(opened, theirs)
 		id, err := identify(theirs)
@@ -131,6 +132,15 @@ func (c *Child) start(argv0 string, offerControl, interim bool) error {
 		if c.control, err = newControl(ours); err != nil {
 			return fmt.Errorf("start new process: %w", err)
 		}
+	}
+	if m.needsTable(names) {
+		fd, inode, err := writeTable(m.tableText(names))
+		if err != nil {
+			return fmt.Errorf("start new process: %w", tooMany(err, 0))
+		}
+		opened = append(opened, fd)
+		m.table, m.tableInode = len(files), inode
+		files = append(files, fd)
 	}
 	// One that serves in the interim, or that says nothing, must be ours to reap.
 	asSibling := offerControl && !interim && underManager()
@@ -159,6 +169,37 @@ func (c *Child) start(argv0 string, offerControl, interim bool) error {
 	}
 	return nil
 }
+
+// listenersFirst puts what LISTEN_FDS announces before the rest: a child with the
+// original protocol takes it for an error if something there does not listen.
+func (c *Child) listenersFirst() {
+	slices.SortStableFunc(c.sockets, func(a, b *Socket) int { return cmp.Compare(a.kind, b.kind) })
+}
+
+// add notes in m, or in names, that s is passed as descriptor fd.
+func (m *marker) add(s *Socket, fd int, names *[]string) {
+	t := meta{network: s.Network, foreign: s.Foreign, listed: s.listed, file: s.kind == kindFile}
+	if s.kind == kindListener {
+		*names = append(*names, s.Name)
+		m.sockets = append(m.sockets, t)
+		return
+	}
+	t.fd, t.name = fd, s.Name
+	m.extras = append(m.extras, t)
+}
+
+// tooMany says how many descriptors were needed, if err is that there are no more.
+// left of them are still to be opened.
+func tooMany(err error, left int) error {
+	if !errors.Is(err, syscall.EMFILE) {
+		return err
+	}
+	limit := fdLimit()
+	return fmt.Errorf("%w: a restart needs %d descriptors at once, and this process may have %d (ulimit -n, LimitNOFILE)", err, limit+uint64(left)+spareFDs, limit)
+}
+
+// spareFDs is how many descriptors a start needs beside those of the sockets.
+const spareFDs = 6
 
 // stdFD is the descriptor of one of the standard files. A closed one stays
 // closed in the child.
@@ -322,7 +363,12 @@ func (c *Child) Hold(ready string) {
 	c.parent.heir = c
 	c.held = slices.Clone(c.sockets)
 	unused, takes := parseReady(ready)
-	c.takes = slices.DeleteFunc(takes, func(i int) bool { return i < 0 || i >= len(c.sockets) })
+	c.takes = make(map[any]int)
+	for _, i := range takes {
+		if i >= 0 && i < len(c.sockets) && isKey(c.sockets[i].conn) {
+			c.takes[c.sockets[i].conn] = i
+		}
+	}
 	for _, i := range unused {
 		if i >= 0 && i < len(c.held) {
 			c.held[i] = nil

@@ -257,9 +257,36 @@ func TestSocketAddr(t *testing.T) {
 	}
 }
 
+func TestSocketAddrOfDatagrams(t *testing.T) {
+	for _, tt := range []struct{ network, addr string }{
+		{"udp4", "127.0.0.1:0"},
+		{"udp6", "[::1]:0"},
+		{"udp", ":0"},
+		{"unixgram", socketPath(t)},
+	} {
+		c, err := net.ListenPacket(tt.network, tt.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		isAddr(t, fdOf(t, c), c.LocalAddr())
+		if !isDatagram(fdOf(t, c)) {
+			t.Errorf("%s is no datagram socket", tt.network)
+		}
+		_ = c.Close()
+	}
+	if isDatagram(fdOf(t, listen(t, "tcp", "127.0.0.1:0"))) {
+		t.Error("tcp is a datagram socket")
+	}
+}
+
 func sameAddr(t *testing.T, l net.Listener) {
 	t.Helper()
-	got, want := socketAddr(fdOf(t, l)), l.Addr()
+	isAddr(t, fdOf(t, l), l.Addr())
+}
+
+func isAddr(t *testing.T, fd int, want net.Addr) {
+	t.Helper()
+	got := socketAddr(fd)
 	if got == nil || got.Network() != want.Network() || got.String() != want.String() {
 		t.Errorf("got %v, want %s %s", got, want.Network(), want)
 	}
@@ -303,7 +330,7 @@ func linkLocal() []string {
 	return all
 }
 
-// What net.FileListener can't serve has no address.
+// What package net can't serve has no address.
 func TestSocketAddrOfOthers(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -312,9 +339,8 @@ func TestSocketAddrOfOthers(t *testing.T) {
 	defer r.Close()
 	defer w.Close()
 	for name, fd := range map[string]int{
-		"datagram": rawSocket(t, unix.AF_INET, unix.SOCK_DGRAM),
-		"pipe":     fdOf(t, r),
-		"closed":   closedFD(t),
+		"pipe":   fdOf(t, r),
+		"closed": closedFD(t),
 	} {
 		if got := socketAddr(fd); got != nil {
 			t.Errorf("%s: got %v", name, got)

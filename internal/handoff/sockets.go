@@ -1,37 +1,89 @@
 package handoff
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"net"
+	"os"
+	"reflect"
 	"slices"
+	"strings"
 	"syscall"
 )
 
-// Socket is a listening socket that this process serves and passes on.
+// kind is what a descriptor is opened as.
+type kind uint8
+
+const (
+	kindListener kind = iota // a stream or seqpacket socket that listens
+	kindDatagram             // a datagram socket
+	kindFile                 // anything else, which is found by its name alone
+)
+
+// Socket is a socket that this process serves and passes on, or another file that
+// it passes on.
 type Socket struct {
 	Name    string // as it stands in LISTEN_FDNAMES
 	Network string // as it was asked for; empty if only the manager knows
 	Foreign bool   // not made by this family of processes: its path is never removed
 
+	kind    kind
 	made    bool                // made by this process: no parent has it
 	listed  bool                // belongs to Process.Inherit
 	holders int                 // children alive that may serve it
 	closed  bool                // by Process.Close
 	take    func(net.Conn) bool // of TakeConns; nil if there is none
 	state   func() string       // of SetState; nil if there is none
+	passed  string              // what the parent has passed along
 	conn    syscall.Conn
 	id      fileID
 }
 
-// Add makes l, which was asked for as network and asked, part of what is passed
-// on.
-func (p *Process) Add(l net.Listener, network, asked string) {
+// Add makes a listener or a packet connection, which was asked for as network and
+// asked, part of what is passed on.
+func (p *Process) Add(l any, network, asked string) {
 	conn, ok := l.(syscall.Conn)
 	if !ok {
 		return
 	}
+	s := &Socket{Name: escapeName(asked), Network: network, made: true, conn: conn}
+	if _, ok := l.(net.PacketConn); ok {
+		s.kind = kindDatagram
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.add(&Socket{Name: escapeName(asked), Network: network, made: true, conn: conn})
+	p.add(s)
+}
+
+// maxFileName keeps the environment small, and is the limit of FDNAME.
+const maxFileName = 255
+
+// AddFile makes f part of what is passed on, under a name that no other file has.
+func (p *Process) AddFile(name string, f *os.File) error {
+	switch {
+	case name == "" || len(name) > maxFileName:
+		return fmt.Errorf("the name has %d bytes, and must have 1 to %d", len(name), maxFileName)
+	case passedName(name) != name || strings.Contains(name, ":"):
+		return errors.New("the name must be printable ASCII without space and colon, as LISTEN_FDNAMES has it")
+	case f == nil:
+		return os.ErrInvalid
+	}
+	id, ok := open(f)
+	if !ok {
+		return os.ErrClosed
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.active {
+		if s.kind == kindFile && s.Name == name {
+			if _, ok := open(s.conn); ok {
+				return fs.ErrExist
+			}
+		}
+	}
+	p.add(&Socket{Name: name, kind: kindFile, made: true, conn: f, id: id})
+	return nil
 }
 
 // add appends s to the active sockets. Closed ones are removed now and then, so
@@ -41,6 +93,29 @@ func (p *Process) add(s *Socket) {
 		p.prune()
 	}
 	p.active = append(p.active, s)
+	p.note(s)
+}
+
+// note lets find find s. mu is held.
+func (p *Process) note(s *Socket) {
+	if p.byConn == nil {
+		p.byConn = make(map[any]*Socket)
+	}
+	if isKey(s.conn) {
+		p.byConn[s.conn] = s
+	}
+}
+
+// isKey reports whether v can be a key. A program may have listeners of types
+// that can't; those are told apart by their sockets.
+func isKey(v any) bool { return reflect.ValueOf(v).Comparable() }
+
+// find returns the active socket of l, or nil. mu is held.
+func (p *Process) find(l any) *Socket {
+	if l == nil || !isKey(l) {
+		return nil
+	}
+	return p.byConn[l]
 }
 
 // prune removes the sockets that the program has closed, and learns which file
@@ -49,6 +124,9 @@ func (p *Process) prune() {
 	p.active = slices.DeleteFunc(p.active, func(s *Socket) bool {
 		id, ok := open(s.conn)
 		s.id = id
+		if !ok && p.find(s.conn) == s {
+			delete(p.byConn, s.conn)
+		}
 		return !ok
 	})
 	p.pruned = len(p.active)
@@ -60,7 +138,14 @@ func (p *Process) List(ls []net.Listener) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.prune()
+	byID := make(map[fileID]*Socket)
+	for _, s := range p.active {
+		if s.id != (fileID{}) && byID[s.id] == nil {
+			byID[s.id] = s
+		}
+	}
 	var first []*Socket
+	isFirst := make(map[*Socket]bool)
 	for _, l := range ls {
 		conn, ok := l.(syscall.Conn)
 		if !ok {
@@ -70,19 +155,25 @@ func (p *Process) List(ls []net.Listener) {
 		if !ok {
 			continue // closed: it stops no restart
 		}
-		known := func(s *Socket) bool { return same(s.conn, conn) || s.id == id && id != fileID{} }
-		if slices.ContainsFunc(first, known) {
+		s := p.find(conn)
+		if s == nil {
+			s = byID[id]
+		}
+		if s == nil {
+			s = &Socket{Name: escapeName(l.Addr().String()), Network: networkName(l.Addr().Network()), made: true, conn: conn, id: id}
+			p.note(s)
+			if id != (fileID{}) {
+				byID[id] = s
+			}
+		}
+		if isFirst[s] {
 			continue
 		}
-		s := &Socket{Name: escapeName(l.Addr().String()), Network: networkName(l.Addr().Network()), made: true, conn: conn, id: id}
-		if i := slices.IndexFunc(p.active, known); i >= 0 {
-			s = p.active[i]
-			p.active = slices.Delete(p.active, i, i+1)
-		}
 		s.listed = true
+		isFirst[s] = true
 		first = append(first, s)
 	}
-	p.active = append(first, p.active...)
+	p.active = append(first, slices.DeleteFunc(p.active, func(s *Socket) bool { return isFirst[s] })...)
 }
 
 // Mend makes the sockets non-blocking, as this process needs them. A child shares
@@ -93,7 +184,9 @@ func (p *Process) Mend() {
 	defer p.mu.Unlock()
 	blocked := false
 	for _, s := range p.active {
-		blocked = setNonblock(s.conn) || blocked
+		if s.kind != kindFile { // whose mode is the program's business
+			blocked = setNonblock(s.conn) || blocked
+		}
 	}
 	if blocked {
 		interruptThreads()

@@ -30,10 +30,8 @@ func (p *Process) State(l net.Listener) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.awaitStates()
-	for _, in := range p.inherited {
-		if in.socket != nil && same(in.socket.conn, l) {
-			return in.state
-		}
+	if s := p.find(l); s != nil {
+		return s.passed
 	}
 	return ""
 }
@@ -56,7 +54,10 @@ func (p *Process) awaitStates() {
 		position, text, _ := strings.Cut(m.Args, " ")
 		state, err := base64.StdEncoding.DecodeString(text)
 		if i := parsePositions(position); m.Word == State && err == nil && len(i) == 1 && i[0] >= 0 && i[0] < len(p.inherited) {
-			p.inherited[i[0]].state = string(state)
+			in := p.inherited[i[0]]
+			if in.state = string(state); in.socket != nil {
+				in.socket.passed = in.state
+			}
 		}
 	}
 	_ = p.control.conn.SetReadDeadline(time.Time{})

@@ -60,13 +60,21 @@ func (s *Stay) Exec(again bool) error {
 	if err != nil {
 		return fmt.Errorf("execute the program anew: %w", err)
 	}
-	m := marker{parent: s.child.pid, control: control, inode: id.inode(), gen: p.Generation() + 1, fds: s.fds, again: again}
+	m := marker{parent: s.child.pid, control: control, inode: id.inode(), gen: p.Generation() + 1, comeback: true, again: again}
 	var names []string
-	for _, socket := range s.child.sockets {
-		names = append(names, socket.Name)
-		m.sockets = append(m.sockets, meta{network: socket.Network, foreign: socket.Foreign, listed: socket.listed})
+	for i, socket := range s.child.sockets {
+		m.add(socket, s.fds[i], &names)
 	}
-	err = execute(argv0, os.Args, childEnv(os.Environ(), names, m), append([]int{control}, s.fds...))
+	m.fds = s.fds[:len(names)]
+	fds := append([]int{control}, s.fds...)
+	if m.needsTable(names) {
+		if m.table, m.tableInode, err = writeTable(m.tableText(names)); err != nil {
+			return fmt.Errorf("execute the program anew: %w", err)
+		}
+		defer closeFD(m.table)
+		fds = append(fds, m.table)
+	}
+	err = execute(argv0, os.Args, childEnv(os.Environ(), names, m), fds)
 	return fmt.Errorf("execute the program anew: %w", startError(argv0, "", err))
 }
 

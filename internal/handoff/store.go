@@ -77,8 +77,7 @@ func (p *Process) Store() (keep []Kept, drop []string) {
 	p.prune()
 	order := 0
 	for _, s := range p.active {
-		l, ok := s.conn.(net.Listener)
-		if !ok || s.Foreign || hasPath(l.Addr()) {
+		if s.kind == kindFile || s.Foreign || hasPath(s.addr()) {
 			continue
 		}
 		keep = append(keep, Kept{storeName(s.Network, s.Name, s.listed, order), s.conn})
@@ -96,6 +95,17 @@ func (p *Process) Store() (keep []Kept, drop []string) {
 		}
 	}
 	return keep, drop
+}
+
+// addr is where s listens, or gets its datagrams.
+func (s *Socket) addr() net.Addr {
+	switch c := s.conn.(type) {
+	case net.Listener:
+		return c.Addr()
+	case net.PacketConn:
+		return c.LocalAddr()
+	}
+	return nil
 }
 
 func hasPath(a net.Addr) bool {

@@ -2,7 +2,10 @@
 
 package handoff
 
-import "syscall"
+import (
+	"os"
+	"syscall"
+)
 
 // isGrace is the test of the original protocol: whatever is not init has
 // started us on purpose.
@@ -21,3 +24,5 @@ func awaitExit(int) {}
 func forkSibling(string, []string, *syscall.ProcAttr) (int, *sibling, error) {
 	return 0, nil, syscall.EINVAL
 }
+
+func anonymousFile() (*os.File, error) { return temporaryFile() }

@@ -67,3 +67,12 @@ func awaitExit(pid int) {
 		}
 	}
 }
+
+// anonymousFile returns a file that has no name. It needs no directory to write to.
+func anonymousFile() (*os.File, error) {
+	fd, err := unix.MemfdCreate("grace", unix.MFD_CLOEXEC)
+	if err != nil { // before Linux 3.17, or forbidden by a filter
+		return temporaryFile()
+	}
+	return os.NewFile(uintptr(fd), "grace"), nil
+}

@@ -25,6 +25,10 @@ func passedTo(int) bool                               { return false }
 func checkSocket(int) error                           { return errNoHandover }
 func socketAddr(int) net.Addr                         { return nil }
 func own(int) error                                   { return errNoHandover }
+func ownFile(int)                                     {}
+func isDatagram(int) bool                             { return false }
+func readTable(int, uint64) (string, error)           { return "", errNoHandover }
+func writeTable(string) (int, uint64, error)          { return -1, 0, errNoHandover }
 func dup(syscall.Conn) (int, error)                   { return -1, errNoHandover }
 func closeFD(int)                                     {}
 func setNonblock(syscall.Conn) bool                   { return false }

@@ -5,6 +5,7 @@ package handoff
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -63,20 +64,32 @@ func checkSocket(fd int) error {
 	return nil
 }
 
+// isDatagram reports whether fd is a datagram socket.
+func isDatagram(fd int) bool {
+	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	return err == nil && typ == unix.SOCK_DGRAM
+}
+
 // socketAddr returns the local address of fd, as package net would name it. It
-// is nil for a socket that net.FileListener can't serve.
+// is nil for what package net can't serve.
 func socketAddr(fd int) net.Addr {
 	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	if err != nil || typ == unix.SOCK_DGRAM {
+	if err != nil {
 		return nil
 	}
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
 		return nil
 	}
+	inet := func(ip net.IP, port int, zone string) net.Addr {
+		if typ == unix.SOCK_DGRAM {
+			return &net.UDPAddr{IP: ip, Port: port, Zone: zone}
+		}
+		return &net.TCPAddr{IP: ip, Port: port, Zone: zone}
+	}
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
-		return &net.TCPAddr{IP: sa.Addr[:], Port: sa.Port}
+		return inet(sa.Addr[:], sa.Port, "")
 	case *unix.SockaddrInet6:
 		zone := ""
 		if sa.ZoneId != 0 {
@@ -85,11 +98,14 @@ func socketAddr(fd int) net.Addr {
 				zone = ifi.Name
 			}
 		}
-		return &net.TCPAddr{IP: sa.Addr[:], Port: sa.Port, Zone: zone}
+		return inet(sa.Addr[:], sa.Port, zone)
 	case *unix.SockaddrUnix:
 		network := "unix"
-		if typ == unix.SOCK_SEQPACKET {
+		switch typ {
+		case unix.SOCK_SEQPACKET:
 			network = "unixpacket"
+		case unix.SOCK_DGRAM:
+			network = "unixgram"
 		}
 		return &net.UnixAddr{Name: sa.Name, Net: network}
 	}
@@ -101,6 +117,59 @@ func socketAddr(fd int) net.Addr {
 func own(fd int) error {
 	unix.CloseOnExec(fd)
 	return os.NewSyscallError("fcntl", unix.SetNonblock(fd, true))
+}
+
+// ownFile makes fd private to this process.
+func ownFile(fd int) { unix.CloseOnExec(fd) }
+
+// maxTable bounds a table: it has some bytes for each descriptor of a process.
+const maxTable = 256 << 20
+
+// readTable returns what a parent has written to the table fd, if that is what fd is.
+// It takes nothing away from what else fd might be.
+func readTable(fd int, inode uint64) (string, error) {
+	id, err := identify(fd)
+	if err != nil {
+		return "", err
+	}
+	if id.inode() != inode || !passedTo(fd) {
+		return "", errors.New("another descriptor is in the place of the table")
+	}
+	unix.CloseOnExec(fd)
+	f := os.NewFile(uintptr(fd), "table")
+	defer f.Close()
+	b, err := io.ReadAll(io.NewSectionReader(f, 0, maxTable))
+	return string(b), err
+}
+
+// writeTable makes a table. Its descriptor is close-on-exec.
+func writeTable(text string) (fd int, inode uint64, err error) {
+	f, err := anonymousFile()
+	if err != nil {
+		return -1, 0, fmt.Errorf("make the table of sockets: %w", err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(text); err != nil {
+		return -1, 0, fmt.Errorf("write the table of sockets: %w", err)
+	}
+	if fd, err = dup(f); err != nil {
+		return -1, 0, fmt.Errorf("pass the table of sockets: %w", err)
+	}
+	id, err := identify(fd)
+	if err != nil {
+		closeFD(fd)
+		return -1, 0, fmt.Errorf("pass the table of sockets: %w", err)
+	}
+	return fd, id.inode(), nil
+}
+
+// temporaryFile is an anonymous file where there is nothing better.
+func temporaryFile() (*os.File, error) {
+	f, err := os.CreateTemp("", "grace")
+	if err == nil {
+		err = os.Remove(f.Name())
+	}
+	return f, err
 }
 
 // dup returns a duplicate of c's descriptor that is close-on-exec. It leaves

@@ -16,6 +16,7 @@ import (
 	"github.com/facebookgo/grace"
 	"github.com/facebookgo/grace/gracenet"
 	"github.com/facebookgo/grace/internal/testbin/play"
+	"golang.org/x/sys/unix"
 )
 
 // roles are the servers.
@@ -42,7 +43,7 @@ func serveMixed(cfg play.Config) error {
 		return err
 	}
 	for _, l := range listeners {
-		go serveLines(l)
+		go serveLines(l, play.Answer)
 	}
 	serve, err := httpServers(cfg, handler())
 	if err != nil {
@@ -89,7 +90,7 @@ func preStart(cfg play.Config) error {
 }
 
 // serveLines runs an accept loop until the listener is closed.
-func serveLines(l net.Listener) {
+func serveLines(l net.Listener, answer func(string) string) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -98,7 +99,7 @@ func serveLines(l net.Listener) {
 			}
 			return
 		}
-		go play.ServeConn(c)
+		go play.ServeConnWith(c, answer)
 	}
 }
 
@@ -108,20 +109,48 @@ func serveNet(cfg play.Config) error {
 	if err != nil {
 		return err
 	}
-	return serveListeners(cfg, listeners)
+	return serveListeners(cfg, listeners, play.Answer)
+}
+
+// ServeLines is a raw server on grace.Wait, with answers of its own.
+func ServeLines(cfg play.Config, l net.Listener, answer func(string) string) error {
+	return serveListeners(cfg, []grace.Listener{grace.NewListener(l.(grace.Listener))}, answer)
 }
 
 func listenRaw(cfg play.Config) ([]grace.Listener, error) {
-	var n gracenet.Net
 	var listeners []grace.Listener
 	for _, l := range cfg.Listens {
-		l, err := n.Listen(l.Network, l.Addr)
+		l, err := ListenNet(cfg, l)
 		if err != nil {
 			return nil, err
 		}
 		listeners = append(listeners, grace.NewListener(l.(grace.Listener)))
 	}
 	return listeners, nil
+}
+
+var (
+	plainNet  gracenet.Net
+	sharedNet = gracenet.Net{ListenConfig: net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		controlErr := c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		})
+		return errors.Join(controlErr, err)
+	}}}
+)
+
+// ListenNet listens as cfg and l say.
+func ListenNet(cfg play.Config, l play.Listen) (net.Listener, error) {
+	n := &plainNet
+	if l.Shared {
+		n = &sharedNet
+	}
+	n.ReplaceStale = cfg.ReplaceStale
+	if l.Network == "named" {
+		return n.ListenNamed(l.Addr)
+	}
+	return n.Listen(l.Network, l.Addr)
 }
 
 // serveGrace is a raw server on the root package alone.
@@ -140,14 +169,14 @@ func serveGrace(cfg play.Config) error {
 	if err != nil {
 		return err
 	}
-	return serveListeners(cfg, listeners)
+	return serveListeners(cfg, listeners, play.Answer)
 }
 
-func serveListeners(cfg play.Config, listeners []grace.Listener) error {
+func serveListeners(cfg play.Config, listeners []grace.Listener, answer func(string) string) error {
 	var addrs []string
 	for _, l := range listeners {
 		addrs = append(addrs, l.Addr().String())
-		go serveLines(l)
+		go serveLines(l, answer)
 	}
 	p := rawProcess(cfg)
 	play.Emit(play.Event{Event: play.Serving, Addrs: addrs})

@@ -46,15 +46,17 @@ type Config struct {
 	PIDFile  string
 
 	ControlSocket string
+	ReplaceStale  bool
 	Records       bool // role http: report the records of the option Logger
 }
 
 // Listen is one address.
 type Listen struct {
-	Network string // for the role http: tcp, or unix
+	Network string // for the role http: tcp, or unix; "named" asks for a name
 	Addr    string
 	TLS     bool
 	HTTP2   bool // too
+	Shared  bool // with SO_REUSEPORT
 }
 
 // Event is what a server reports, one JSON object a line.
@@ -241,11 +243,14 @@ func isKept(fd int) bool {
 }
 
 // ServeConn answers lines.
-func ServeConn(c net.Conn) {
+func ServeConn(c net.Conn) { ServeConnWith(c, Answer) }
+
+// ServeConnWith answers lines with what answer says.
+func ServeConnWith(c net.Conn, answer func(string) string) {
 	defer c.Close()
 	lines := bufio.NewScanner(c)
 	for lines.Scan() {
-		if _, err := fmt.Fprintln(c, Answer(lines.Text())); err != nil {
+		if _, err := fmt.Fprintln(c, answer(lines.Text())); err != nil {
 			return
 		}
 	}
