@@ -182,6 +182,7 @@ func (e *engine) leave(m *member, l *loop) {
 	if last {
 		<-l.watched
 		e.controls.close()
+		l.h.End()
 	}
 }
 

@@ -348,8 +348,14 @@ func (w *waiting) each(f func(*listener)) {
 
 func (w *waiting) Start() {} // the program serves already
 
+// Pause implements Service. A listener that the child does not serve is ours until
+// the drain.
 func (w *waiting) Pause(ctx context.Context) {
-	w.each(func(l *listener) { l.accept.Pause(ctx, 0) })
+	w.each(func(l *listener) {
+		if !handoff.This().LastHolder(socket(l.Listener)) {
+			l.accept.Pause(ctx, 0)
+		}
+	})
 }
 
 func (w *waiting) Resume() {

@@ -13,9 +13,14 @@ import (
 // which order.
 
 // Pause implements grace.Service. A server has one accept loop; when that is
-// back in Accept, the server knows the last connection that it was given.
+// back in Accept, the server knows the last connection that it was given. A
+// listener that the child does not serve is ours until the drain.
 func (a *app) Pause(ctx context.Context) {
-	a.each(func(s *server) { s.listener.Pause(ctx, 1) })
+	a.each(func(s *server) {
+		if !handoff.This().LastHolder(s.listener.Listener) {
+			s.listener.Pause(ctx, 1)
+		}
+	})
 	a.setHeir()
 	a.tracker.closing.Store(true)
 }

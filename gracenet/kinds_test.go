@@ -125,7 +125,7 @@ func roleFiles(cfg play.Config) error {
 		}
 		files[f.Addr] = opened
 	}
-	return testbin.ServeLines(cfg, l, func(question string) string {
+	return testbin.ServeLines(cfg, []net.Listener{l}, func(_ int, question string) string {
 		verb, rest, _ := strings.Cut(question, " ")
 		name, text, _ := strings.Cut(rest, " ")
 		f := files[name]

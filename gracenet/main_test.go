@@ -9,7 +9,9 @@ import (
 	"github.com/facebookgo/grace/internal/testbin"
 )
 
-func TestMain(m *testing.M) { testbin.Main(m, testbin.Role{Name: "files", Serve: roleFiles}) }
+func TestMain(m *testing.M) {
+	testbin.Main(m, testbin.Role{Name: "files", Serve: roleFiles}, testbin.Role{Name: "group", Serve: roleGroup})
+}
 
 // net1 is the Net of the servers of this package.
 var net1 gracenet.Net

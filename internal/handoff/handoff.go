@@ -81,6 +81,7 @@ type Process struct {
 	active []*Socket       // what is passed on
 	byConn map[any]*Socket // those of active whose conn can be a key
 	pruned int             // len(active) when closed sockets were last removed
+	paths  []*Socket       // unixgram sockets that End may have to remove
 
 	control *control      // to the parent; nil if there is none
 	states  int           // messages State that are still to come

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -29,6 +30,8 @@ type Socket struct {
 	Foreign bool   // not made by this family of processes: its path is never removed
 
 	kind    kind
+	path    string              // of a unixgram socket, which nobody but Process.End removes
+	file    os.FileInfo         // which was there when the socket was opened
 	made    bool                // made by this process: no parent has it
 	listed  bool                // belongs to Process.Inherit
 	holders int                 // children alive that may serve it
@@ -94,6 +97,38 @@ func (p *Process) add(s *Socket) {
 	}
 	p.active = append(p.active, s)
 	p.note(s)
+	p.notePath(s)
+}
+
+// notePath learns which file stands for a unixgram socket. mu is held.
+func (p *Process) notePath(s *Socket) {
+	if s.kind != kindDatagram || s.Foreign || !hasPath(s.addr()) {
+		return
+	}
+	path := s.addr().String()
+	if s.made { // now
+		path, _ = filepath.Abs(path)
+	} else if !filepath.IsAbs(path) {
+		path = filepath.Join(p.dir, path)
+	}
+	if info, err := os.Lstat(path); err == nil {
+		s.path, s.file = path, info
+		p.paths = append(p.paths, s)
+	}
+}
+
+// End removes the paths of unixgram sockets if this process was the last that had
+// them. Package net removes only those of listeners.
+func (p *Process) End() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.paths {
+		// By now another socket may be there.
+		if now, err := os.Lstat(s.path); err == nil && p.last(s) && os.SameFile(now, s.file) {
+			_ = os.Remove(s.path)
+		}
+	}
+	p.paths = nil
 }
 
 // note lets find find s. mu is held.

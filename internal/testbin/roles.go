@@ -16,7 +16,6 @@ import (
 	"github.com/facebookgo/grace"
 	"github.com/facebookgo/grace/gracenet"
 	"github.com/facebookgo/grace/internal/testbin/play"
-	"golang.org/x/sys/unix"
 )
 
 // roles are the servers.
@@ -109,12 +108,17 @@ func serveNet(cfg play.Config) error {
 	if err != nil {
 		return err
 	}
-	return serveListeners(cfg, listeners, play.Answer)
+	return serveListeners(cfg, listeners, func(_ int, question string) string { return play.Answer(question) })
 }
 
-// ServeLines is a raw server on grace.Wait, with answers of its own.
-func ServeLines(cfg play.Config, l net.Listener, answer func(string) string) error {
-	return serveListeners(cfg, []grace.Listener{grace.NewListener(l.(grace.Listener))}, answer)
+// ServeLines is a raw server on grace.Wait, with answers of its own: to a question
+// that came to the listener at position i.
+func ServeLines(cfg play.Config, listeners []net.Listener, answer func(i int, question string) string) error {
+	var all []grace.Listener
+	for _, l := range listeners {
+		all = append(all, grace.NewListener(l.(grace.Listener)))
+	}
+	return serveListeners(cfg, all, answer)
 }
 
 func listenRaw(cfg play.Config) ([]grace.Listener, error) {
@@ -133,9 +137,7 @@ var (
 	plainNet  gracenet.Net
 	sharedNet = gracenet.Net{ListenConfig: net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
-		controlErr := c.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-		})
+		controlErr := c.Control(func(fd uintptr) { err = reusePort(int(fd)) })
 		return errors.Join(controlErr, err)
 	}}}
 )
@@ -169,14 +171,14 @@ func serveGrace(cfg play.Config) error {
 	if err != nil {
 		return err
 	}
-	return serveListeners(cfg, listeners, play.Answer)
+	return serveListeners(cfg, listeners, func(_ int, question string) string { return play.Answer(question) })
 }
 
-func serveListeners(cfg play.Config, listeners []grace.Listener, answer func(string) string) error {
+func serveListeners(cfg play.Config, listeners []grace.Listener, answer func(int, string) string) error {
 	var addrs []string
-	for _, l := range listeners {
+	for i, l := range listeners {
 		addrs = append(addrs, l.Addr().String())
-		go serveLines(l, answer)
+		go serveLines(l, func(question string) string { return answer(i, question) })
 	}
 	p := rawProcess(cfg)
 	play.Emit(play.Event{Event: play.Serving, Addrs: addrs})

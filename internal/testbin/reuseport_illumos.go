@@ -1,0 +1,5 @@
+package testbin
+
+import "errors"
+
+func reusePort(int) error { return errors.ErrUnsupported }
