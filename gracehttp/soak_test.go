@@ -4,8 +4,6 @@ package gracehttp_test
 
 import (
 	"flag"
-	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -79,7 +77,7 @@ func TestSoak(t *testing.T) {
 		if e := s.WaitReturned(parent); e.Event != play.Returned || e.Text != "" {
 			t.Fatalf("upgrade %d: pid %d: %s %s", i, parent, e.Event, e.Text)
 		}
-		memory = append(memory, resident(t, new))
+		memory = append(memory, testbin.ResidentKB(t, new))
 	}
 	load.Stop()
 	s.WaitOne()
@@ -124,20 +122,6 @@ func (s *slowest) get() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.d
-}
-
-// resident is the memory of a process in KiB.
-func resident(t *testing.T, pid int) int {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	var size, pages int
-	if err == nil {
-		_, err = fmt.Sscan(string(b), &size, &pages)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pages * os.Getpagesize() / 1024
 }
 
 func median(values []int) int {

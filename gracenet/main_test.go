@@ -9,9 +9,10 @@ import (
 	"github.com/facebookgo/grace/internal/testbin"
 )
 
-func TestMain(m *testing.M) {
-	testbin.Main(m, testbin.Role{Name: "files", Serve: roleFiles}, testbin.Role{Name: "group", Serve: roleGroup})
-}
+func TestMain(m *testing.M) { testbin.Main(m, roles...) }
+
+// roles are the servers of this package.
+var roles = []testbin.Role{{Name: "files", Serve: roleFiles}, {Name: "group", Serve: roleGroup}}
 
 // net1 is the Net of the servers of this package.
 var net1 gracenet.Net

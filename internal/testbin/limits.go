@@ -23,7 +23,7 @@ func Shared(t *testing.T) string {
 }
 
 // share lets everybody into dir, which TempDir has made.
-func share(t *testing.T, dir string) {
+func share(t testing.TB, dir string) {
 	t.Helper()
 	for _, d := range []string{dir, filepath.Dir(dir)} {
 		if err := os.Chmod(d, 0o777); err != nil {

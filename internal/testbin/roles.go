@@ -177,7 +177,9 @@ func serveGrace(cfg play.Config) error {
 func serveListeners(cfg play.Config, listeners []grace.Listener, answer func(int, string) string) error {
 	var addrs []string
 	for i, l := range listeners {
-		addrs = append(addrs, l.Addr().String())
+		if len(listeners) <= 100 {
+			addrs = append(addrs, l.Addr().String())
+		}
 		go serveLines(l, func(question string) string { return answer(i, question) })
 	}
 	p := rawProcess(cfg)

@@ -26,7 +26,7 @@ const Patience = 60 * time.Second
 // Service is a server and all generations that come after it. They share the
 // standard output of the first one, so its end of file shows that all are gone.
 type Service struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 
 	mu      sync.Mutex
@@ -89,13 +89,13 @@ func Dir(dir string) Option {
 
 // Start starts a service and waits until it serves, or has failed. What is left
 // of it when the test ends is killed.
-func Start(t *testing.T, cfg play.Config, options ...Option) *Service {
+func Start(t testing.TB, cfg play.Config, options ...Option) *Service {
 	t.Helper()
 	return StartProgram(t, Executable(t), cfg, options...)
 }
 
 // StartProgram is Start for another program than the test binary.
-func StartProgram(t *testing.T, program string, cfg play.Config, options ...Option) *Service {
+func StartProgram(t testing.TB, program string, cfg play.Config, options ...Option) *Service {
 	t.Helper()
 	s := Launch(t, program, cfg, options...)
 	e := s.Wait("the first process to serve", func(e play.Event) bool {
@@ -108,7 +108,7 @@ func StartProgram(t *testing.T, program string, cfg play.Config, options ...Opti
 }
 
 // Launch is StartProgram without waiting.
-func Launch(t *testing.T, program string, cfg play.Config, options ...Option) *Service {
+func Launch(t testing.TB, program string, cfg play.Config, options ...Option) *Service {
 	t.Helper()
 	s := &Service{t: t, dir: t.TempDir(), changed: make(chan struct{}), ended: make(chan struct{})}
 	s.Deploy(cfg)
@@ -165,7 +165,7 @@ func environ() []string {
 }
 
 // Executable is the test binary.
-func Executable(t *testing.T) string {
+func Executable(t testing.TB) string {
 	t.Helper()
 	path, err := os.Executable()
 	if err != nil {
@@ -191,7 +191,7 @@ var buildOld = sync.OnceValues(func() (string, error) {
 })
 
 // OldGrace is a server with the protocol of the original, without this library.
-func OldGrace(t *testing.T) string {
+func OldGrace(t testing.TB) string {
 	t.Helper()
 	path, err := buildOld()
 	if err != nil {
@@ -382,7 +382,7 @@ func (s *Service) WaitGone() {
 }
 
 // Poll waits until done reports true, which nothing announces.
-func Poll(t *testing.T, what string, done func() bool) {
+func Poll(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(Patience); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -488,7 +488,7 @@ func readStat(name string) (stat, error) {
 }
 
 // Children returns the pids of the children of pid, zombies too.
-func Children(t *testing.T, pid int) []int {
+func Children(t testing.TB, pid int) []int {
 	t.Helper()
 	names, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil || len(names) == 0 {
@@ -502,6 +502,20 @@ func Children(t *testing.T, pid int) []int {
 		}
 	}
 	return pids
+}
+
+// ResidentKB is the memory of a process in KiB.
+func ResidentKB(t testing.TB, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	var size, pages int
+	if err == nil {
+		_, err = fmt.Sscan(string(b), &size, &pages)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * os.Getpagesize() / 1024
 }
 
 func (s *Service) history() string {
