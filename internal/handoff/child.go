@@ -59,7 +59,7 @@ func (p *Process) claim() {
 	}
 	// Whoever names what it passes to us knows that it is no listening socket.
 	mayBeFile := func(i int) bool { return ours && !marked && names[i] != "" && names[i] != unnamed }
-	passed, err := checkPassed(n, at, mayBeFile)
+	sockets, passed, err := checkPassed(n, at, mayBeFile)
 	switch {
 	case passed == 0 && !marked && (n == 0 || !ours):
 		return // nothing, or meant for another process
@@ -73,6 +73,7 @@ func (p *Process) claim() {
 		_ = os.Setenv(envPID, strconv.Itoa(m.parent))
 		p.interim, p.comeback, p.again = false, true, m.again
 		for i := range files {
+			setCloseOnExec(at(i))
 			files[i] = os.NewFile(uintptr(at(i)), "inherited")
 		}
 	} else {
@@ -96,7 +97,7 @@ func (p *Process) claim() {
 	}
 	for i, file := range files {
 		in := &inherited{fd: at(i), file: file}
-		in.Name, in.kind = names[i], kindOf(at(i))
+		in.Name = names[i]
 		// A parent with the original protocol made the socket itself, unless a
 		// stale LISTEN_PID says that it was given one.
 		in.Foreign = p.origin != Legacy || pid != ""
@@ -107,7 +108,7 @@ func (p *Process) claim() {
 		if p.origin == Manager {
 			in.fromStore()
 		}
-		p.own(in)
+		p.own(in, sockets[i])
 	}
 	for _, extra := range m.extras {
 		if !passedTo(extra.fd) {
@@ -115,11 +116,13 @@ func (p *Process) claim() {
 			continue
 		}
 		in := &inherited{fd: extra.fd, file: os.NewFile(uintptr(extra.fd), extra.name)}
-		in.Name, in.Network, in.Foreign, in.kind = extra.name, extra.network, extra.foreign, kindFile
+		in.Name, in.Network, in.Foreign = extra.name, extra.network, extra.foreign
+		socket := notSocket
 		if !extra.file {
-			in.kind = kindOf(extra.fd)
+			socket, _ = checkSocket(extra.fd)
 		}
-		p.own(in)
+		setCloseOnExec(extra.fd)
+		p.own(in, socket)
 	}
 	p.untaken = len(p.inherited)
 }
@@ -127,27 +130,22 @@ func (p *Process) claim() {
 // unnamed is the name that sd_listen_fds_with_names(3) has for what has none.
 const unnamed = "unknown"
 
-// kindOf tells what fd can be opened as.
-func kindOf(fd int) kind {
+// own makes in one of what this process has inherited. It is close-on-exec already.
+// mu is held, or nobody else is there yet.
+func (p *Process) own(in *inherited, socket sockType) {
 	switch {
-	case checkSocket(fd) != nil:
-		return kindFile
-	case isDatagram(fd):
-		return kindDatagram
+	case socket == notSocket:
+		in.kind = kindFile // in the mode that it has: others may use it
+	case socket.isDatagram():
+		in.kind = kindDatagram
 	}
-	return kindListener
-}
-
-// own makes in one of what this process has inherited. mu is held, or nobody else is
-// there yet.
-func (p *Process) own(in *inherited) {
-	if in.kind == kindFile {
-		ownFile(in.fd) // in the mode that it has: others may use it
-	} else if err := own(in.fd); err != nil {
-		p.err = inheritError(in.fd, err)
+	if in.kind != kindFile {
+		if err := nonblock(in.fd); err != nil {
+			p.err = inheritError(in.fd, err)
+		}
+		in.addr = socketAddr(in.fd, socket)
 	}
 	in.id, _ = identify(in.fd)
-	in.addr = socketAddr(in.fd)
 	p.inherited = append(p.inherited, in)
 }
 
@@ -202,14 +200,16 @@ func (p *Process) claimMarker() (marker, bool) {
 }
 
 // checkPassed tells how many of n announced descriptors were passed to this
-// process, and what is wrong with the first that is not as it should be.
-func checkPassed(n int, at func(int) int, mayBeFile func(int) bool) (passed int, err error) {
+// process, which sockets they are, and what is wrong with the first that is not as it
+// should be.
+func checkPassed(n int, at func(int) int, mayBeFile func(int) bool) (sockets []sockType, passed int, err error) {
+	sockets = make([]sockType, n)
 	for i := range n {
 		fd := at(i)
 		var fdErr error = syscall.EBADF
 		if passedTo(fd) {
 			passed++
-			if fdErr = checkSocket(fd); fdErr != nil && mayBeFile(i) {
+			if sockets[i], fdErr = checkSocket(fd); fdErr != nil && mayBeFile(i) {
 				fdErr = nil
 			}
 		}
@@ -217,7 +217,7 @@ func checkPassed(n int, at func(int) int, mayBeFile func(int) bool) (passed int,
 			err = inheritError(fd, fdErr)
 		}
 	}
-	return passed, err
+	return sockets, passed, err
 }
 
 func inheritError(fd int, err error) error {

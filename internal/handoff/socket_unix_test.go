@@ -212,7 +212,7 @@ func TestCheckSocket(t *testing.T) {
 		{"negative", -1, unix.EBADF},
 	}
 	for _, tt := range tests {
-		err := checkSocket(tt.fd)
+		_, err := checkSocket(tt.fd)
 		switch {
 		case tt.want == errAny && err != nil:
 		case !errors.Is(err, tt.want):
@@ -269,12 +269,12 @@ func TestSocketAddrOfDatagrams(t *testing.T) {
 			t.Fatal(err)
 		}
 		isAddr(t, fdOf(t, c), c.LocalAddr())
-		if !isDatagram(fdOf(t, c)) {
-			t.Errorf("%s is no datagram socket", tt.network)
+		if typ, err := checkSocket(fdOf(t, c)); err != nil || !typ.isDatagram() {
+			t.Errorf("%s is no datagram socket: %v", tt.network, err)
 		}
 		_ = c.Close()
 	}
-	if isDatagram(fdOf(t, listen(t, "tcp", "127.0.0.1:0"))) {
+	if typ, err := checkSocket(fdOf(t, listen(t, "tcp", "127.0.0.1:0"))); err != nil || typ.isDatagram() {
 		t.Error("tcp is a datagram socket")
 	}
 }
@@ -286,7 +286,11 @@ func sameAddr(t *testing.T, l net.Listener) {
 
 func isAddr(t *testing.T, fd int, want net.Addr) {
 	t.Helper()
-	got := socketAddr(fd)
+	typ, err := checkSocket(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := socketAddr(fd, typ)
 	if got == nil || got.Network() != want.Network() || got.String() != want.String() {
 		t.Errorf("got %v, want %s %s", got, want.Network(), want)
 	}
@@ -342,7 +346,7 @@ func TestSocketAddrOfOthers(t *testing.T) {
 		"pipe":   fdOf(t, r),
 		"closed": closedFD(t),
 	} {
-		if got := socketAddr(fd); got != nil {
+		if got := socketAddr(fd, notSocket); got != nil {
 			t.Errorf("%s: got %v", name, got)
 		}
 	}
@@ -356,11 +360,12 @@ func TestPassedToAndOwn(t *testing.T) {
 	if nonblocking(t, fd) {
 		t.Fatal("the socket is non-blocking from the start")
 	}
-	if err := own(fd); err != nil {
+	if err := nonblock(fd); err != nil {
 		t.Fatal(err)
 	}
+	setCloseOnExec(fd)
 	if !closeOnExec(t, fd) || !nonblocking(t, fd) {
-		t.Error("own has not made it close-on-exec and non-blocking")
+		t.Error("it is not close-on-exec and non-blocking")
 	}
 	if passedTo(fd) {
 		t.Error("a descriptor that is close-on-exec counts as passed")
@@ -372,8 +377,8 @@ func TestPassedToAndOwn(t *testing.T) {
 	if passedTo(closed) {
 		t.Error("a closed descriptor counts as passed")
 	}
-	if err := own(closed); !errors.Is(err, unix.EBADF) {
-		t.Errorf("own of a closed descriptor: %v, want EBADF", err)
+	if err := nonblock(closed); !errors.Is(err, unix.EBADF) {
+		t.Errorf("nonblock of a closed descriptor: %v, want EBADF", err)
 	}
 }
 

@@ -92,7 +92,7 @@ func (p *Process) AddFile(name string, f *os.File) error {
 // add appends s to the active sockets. Closed ones are removed now and then, so
 // that a program that opens and closes listeners does not grow. mu is held.
 func (p *Process) add(s *Socket) {
-	if len(p.active) > 2*p.pruned+64 {
+	if len(p.active) > 4*p.pruned+64 {
 		p.prune()
 	}
 	p.active = append(p.active, s)

@@ -15,6 +15,12 @@ import (
 
 var errNoHandover = fmt.Errorf("sockets can't be passed to a new process on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 
+type sockType int
+
+const notSocket sockType = 0
+
+func (sockType) isDatagram() bool { return false }
+
 type fileID struct{}
 
 func (fileID) inode() uint64 { return 0 }
@@ -22,11 +28,10 @@ func (fileID) inode() uint64 { return 0 }
 func identify(int) (fileID, error)                    { return fileID{}, errNoHandover }
 func fdLimit() uint64                                 { return 0 }
 func passedTo(int) bool                               { return false }
-func checkSocket(int) error                           { return errNoHandover }
-func socketAddr(int) net.Addr                         { return nil }
-func own(int) error                                   { return errNoHandover }
-func ownFile(int)                                     {}
-func isDatagram(int) bool                             { return false }
+func checkSocket(int) (sockType, error)               { return notSocket, errNoHandover }
+func socketAddr(int, sockType) net.Addr               { return nil }
+func nonblock(int) error                              { return errNoHandover }
+func setCloseOnExec(int)                              {}
 func readTable(int, uint64) (string, error)           { return "", errNoHandover }
 func writeTable(string) (int, uint64, error)          { return -1, 0, errNoHandover }
 func dup(syscall.Conn) (int, error)                   { return -1, errNoHandover }

@@ -44,45 +44,42 @@ func passedTo(fd int) bool {
 	return err == nil && flags&unix.FD_CLOEXEC == 0
 }
 
+// sockType is SO_TYPE of a socket that listens, or is one for datagrams.
+type sockType int
+
+const notSocket sockType = 0
+
+func (t sockType) isDatagram() bool { return t == unix.SOCK_DGRAM }
+
 // checkSocket returns an error unless fd is a socket that listens or one for
 // datagrams. Both are what a service manager or a parent may pass.
-func checkSocket(fd int) error {
+func checkSocket(fd int) (sockType, error) {
 	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
-		return os.NewSyscallError("getsockopt", err)
+		return notSocket, os.NewSyscallError("getsockopt", err)
 	}
 	if typ == unix.SOCK_DGRAM {
-		return nil
+		return sockType(typ), nil
 	}
 	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil {
-		return os.NewSyscallError("getsockopt", err)
+		return notSocket, os.NewSyscallError("getsockopt", err)
 	}
 	if listens == 0 {
-		return errors.New("socket does not listen, or is connected")
+		return notSocket, errors.New("socket does not listen, or is connected")
 	}
-	return nil
+	return sockType(typ), nil
 }
 
-// isDatagram reports whether fd is a datagram socket.
-func isDatagram(fd int) bool {
-	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	return err == nil && typ == unix.SOCK_DGRAM
-}
-
-// socketAddr returns the local address of fd, as package net would name it. It
-// is nil for what package net can't serve.
-func socketAddr(fd int) net.Addr {
-	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	if err != nil {
-		return nil
-	}
+// socketAddr returns the local address of the socket fd, as package net would name
+// it. It is nil for one that package net can't serve.
+func socketAddr(fd int, typ sockType) net.Addr {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
 		return nil
 	}
 	inet := func(ip net.IP, port int, zone string) net.Addr {
-		if typ == unix.SOCK_DGRAM {
+		if typ.isDatagram() {
 			return &net.UDPAddr{IP: ip, Port: port, Zone: zone}
 		}
 		return &net.TCPAddr{IP: ip, Port: port, Zone: zone}
@@ -112,15 +109,17 @@ func socketAddr(fd int) net.Addr {
 	return nil
 }
 
-// own makes fd private to this process and non-blocking. The file description
-// may be shared with a parent, which uses it non-blocking as well.
-func own(fd int) error {
-	unix.CloseOnExec(fd)
-	return os.NewSyscallError("fcntl", unix.SetNonblock(fd, true))
+// nonblock makes fd non-blocking. The file description may be shared with a parent,
+// which uses it so as well.
+func nonblock(fd int) error {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err == nil && flags&unix.O_NONBLOCK == 0 {
+		err = unix.SetNonblock(fd, true)
+	}
+	return os.NewSyscallError("fcntl", err)
 }
 
-// ownFile makes fd private to this process.
-func ownFile(fd int) { unix.CloseOnExec(fd) }
+func setCloseOnExec(fd int) { unix.CloseOnExec(fd) }
 
 // maxTable bounds a table: it has some bytes for each descriptor of a process.
 const maxTable = 256 << 20
