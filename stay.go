@@ -52,10 +52,13 @@ func (l *loop) comeBack(child *handoff.Child, again bool) (done bool) {
 	log := stepLog(handlerOf(members), stepStart)
 	if !e.ended {
 		log.Info("program is executed anew", "child", child.PID())
+		// Until the program can catch it again, it would be its end.
+		signal.Ignore(restartSignals...)
 		err := stay.Exec(e.more)
 		log.Error("program can't be executed anew, the new process serves on under this one", "child", child.PID(), "error", err)
 	}
 	l.follow(child)
+	child.Release() // nobody comes after this process
 	for _, m := range members {
 		m.process.removePIDFile()
 	}

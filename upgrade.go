@@ -30,19 +30,31 @@ func (l *loop) upgrade() (done bool) {
 		return l.failed(begin, nil, err)
 	}
 	l.starts()
-	child, err := l.h.Start(true, l.keepsPID())
-	if err != nil {
-		return l.failed(begin, nil, err)
+	for try := 1; ; try++ {
+		child, err := l.h.Start(true, l.keepsPID())
+		if err != nil {
+			return l.failed(begin, nil, err)
+		}
+		l.runs(child)
+		l.log(stepStart).Info("new process started", "child", child.PID())
+		ready, err := l.awaitReady(begin, child)
+		switch {
+		case err == nil:
+			l.log(stepReady).Info("new process is ready", "child", child.PID(), "after", time.Since(begin))
+			return l.standby(child, ready)
+		case try < maxTries && child.Struck(restartSignals[0].(syscall.Signal)):
+			l.log(stepStart).Info("new process was in the way of a signal that restarts, another one is started", "child", child.PID(), "error", err)
+			l.kill(child)
+		default:
+			return l.failed(begin, child, err)
+		}
 	}
-	l.runs(child)
-	l.log(stepStart).Info("new process started", "child", child.PID())
-	ready, err := l.awaitReady(begin, child)
-	if err != nil {
-		return l.failed(begin, child, err)
-	}
-	l.log(stepReady).Info("new process is ready", "child", child.PID(), "after", time.Since(begin))
-	return l.standby(child, ready)
 }
+
+// maxTries is how often a child is started that can't catch signals yet and is
+// killed by that for this process. Who sends it to all processes of the service one
+// by one, as systemd does, finds the child among them.
+const maxTries = 3
 
 // failed ends an upgrade that came to nothing.
 func (l *loop) failed(begin time.Time, child *handoff.Child, err error) (done bool) {

@@ -5,6 +5,7 @@ package gracehttp_test
 import (
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -81,6 +82,33 @@ func TestRestartOfTheGroup(t *testing.T) {
 	if n := starts(s); n != 4 {
 		t.Errorf("%d processes were started, want 4", n)
 	}
+	load.Stop()
+	s.Stop()
+}
+
+// Who sends SIGUSR2 to all processes one by one may find the new one before it can
+// catch it, and kill it. Another one is started, but not for ever.
+func TestNewProcessIsStruck(t *testing.T) {
+	s := testbin.Start(t, httpConfig())
+	first, addrs := s.Newest()
+	load := testbin.NewLoad(t, targets(addrs)...)
+	load.WaitPID(first)
+	times := filepath.Join(s.Dir(), "times")
+	script := fmt.Sprintf("#!/bin/sh\necho x >>%[1]s\ntest $(wc -l <%[1]s) -ge $(cat %[1]s.max) || kill -USR2 $$\nexec %[2]s\n", times, testbin.Executable(t))
+	s.Install(write(t, s, "struck", script, 0o755))
+	write(t, s, "times.max", "4", 0o644)
+	s.Signal(first, syscall.SIGUSR2)
+	s.WaitLog(first, "restart failed")
+	if n := starts(s); n != 3 {
+		t.Errorf("%d processes were started, want 3", n)
+	}
+	write(t, s, "times.max", "6", 0o644)
+	_, child := s.Restart()
+	if n := starts(s); n != 6 {
+		t.Errorf("%d processes were started, want 3 more", n)
+	}
+	s.WaitReturned(first)
+	load.WaitPID(child)
 	load.Stop()
 	s.Stop()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,6 +52,7 @@ func TestKeepPID(t *testing.T) {
 		t.Run(fmt.Sprint("standby ", standby), func(t *testing.T) {
 			cfg := keepPIDConfig()
 			cfg.Standby = standby
+			cfg.PIDFile = filepath.Join(t.TempDir(), "pid")
 			s := testbin.Start(t, cfg)
 			pid, addrs := s.Newest()
 			load := testbin.NewLoad(t, append(targets(addrs), testbin.KeepAlive(addrs[0]))...)
@@ -66,12 +68,45 @@ func TestKeepPID(t *testing.T) {
 					}
 				}
 				s.WaitLog(interim, fmt.Sprintf("draining successor=%d", pid))
+				if got := readPID(t, filepath.Dir(cfg.PIDFile)); got != pid {
+					t.Errorf("the PID file names %d, want %d", got, pid)
+				}
 			}
 			load.Stop()
 			testbin.SameDescriptors(t, targets(addrs)[0], before)
 			s.Stop()
+			if _, err := os.Lstat(cfg.PIDFile); !os.IsNotExist(err) {
+				t.Errorf("the PID file: %v, want it gone", err)
+			}
 		})
 	}
+}
+
+// A request to restart is no harm at any moment, as long as nothing else is asked
+// for: not to a program that is just being executed either.
+func TestKeepPIDBurstOfRestarts(t *testing.T) {
+	s := testbin.Start(t, keepPIDConfig())
+	pid, addrs := s.Newest()
+	load := testbin.NewLoad(t, targets(addrs)...)
+	load.WaitPID(pid)
+	executed := func() (n int) {
+		for _, e := range s.Events() {
+			if e.Event == play.Serving && e.PID == pid {
+				n++
+			}
+		}
+		return n
+	}
+	testbin.Poll(t, "the program to be executed five times", func() bool {
+		for range 100 {
+			s.Signal(pid, syscall.SIGUSR2)
+			runtime.Gosched()
+		}
+		return executed() > 5
+	})
+	load.WaitPID(pid)
+	load.Stop()
+	s.Stop()
 }
 
 // The program that is executed is the one that is there now.
@@ -108,10 +143,48 @@ func TestKeepPIDFailedRestart(t *testing.T) {
 	s.Stop()
 }
 
+// The program is gone when it is to be executed: the interim process serves on, and
+// the one with the pid stays until that is told to stop.
+func TestKeepPIDCannotExecute(t *testing.T) {
+	cfg := keepPIDConfig()
+	cfg.PIDFile = filepath.Join(t.TempDir(), "pid")
+	s := testbin.Start(t, cfg)
+	pid, addrs := s.Newest()
+	c := testbin.Dial(t, play.Listen{}, addrs[0])
+	release := filepath.Join(t.TempDir(), "release")
+	c.Send(testbin.Request("until " + release))
+	s.Wait("the slow request", asked("until "+release))
+	_, interim := s.Restart()
+	s.WaitLog(pid, "draining, to execute the program anew")
+	load := testbin.NewLoad(t, targets(addrs)...)
+	s.Install(filepath.Join(s.Dir(), "nothing"))
+	touch(t, release)
+	if got := c.Receive(); got.Body != strconv.Itoa(pid) {
+		t.Errorf("got %+v, want an answer of %d", got, pid)
+	}
+	s.WaitLog(pid, "program can't be executed anew, the new process serves on")
+	load.WaitPID(interim)
+	load.Stop()
+	if got := readPID(t, filepath.Dir(cfg.PIDFile)); got != pid {
+		t.Errorf("the PID file names %d, want %d", got, pid)
+	}
+	s.Signal(pid, syscall.SIGTERM)
+	s.WaitReturned(interim)
+	if e := s.WaitReturned(pid); e.Event != play.Returned || e.Text != "" {
+		t.Errorf("%s %s", e.Event, e.Text)
+	}
+	s.WaitGone()
+	if got := readPID(t, filepath.Dir(cfg.PIDFile)); got != 0 {
+		t.Errorf("the PID file is left behind, and names %d", got)
+	}
+}
+
 // A slow request is answered by the old program, while the interim one answers
 // others.
 func TestKeepPIDFinishesRequests(t *testing.T) {
-	s := testbin.Start(t, keepPIDConfig())
+	cfg := keepPIDConfig()
+	cfg.PIDFile = filepath.Join(t.TempDir(), "pid")
+	s := testbin.Start(t, cfg)
 	pid, addrs := s.Newest()
 	c := testbin.Dial(t, play.Listen{}, addrs[0])
 	c.Send(testbin.Request("sleep 2s"))
@@ -120,10 +193,19 @@ func TestKeepPIDFinishesRequests(t *testing.T) {
 	s.Signal(pid, syscall.SIGUSR2)
 	s.WaitLog(pid, "draining, to execute the program anew")
 	testbin.Poll(t, "an answer of the interim process", func() bool { return testbin.AskPID(t, targets(addrs)[0]) != pid })
+	// The supervisor has to find the one that comes back.
+	expect := func() {
+		t.Helper()
+		if got := readPID(t, filepath.Dir(cfg.PIDFile)); got != pid {
+			t.Errorf("the PID file names %d, want %d", got, pid)
+		}
+	}
+	expect()
 	if got := c.Receive(); got.Body != strconv.Itoa(pid) {
 		t.Errorf("got %+v, want an answer of %d", got, pid)
 	}
 	waitInPlace(s, n, pid)
+	expect()
 	s.Stop()
 }
 
@@ -234,4 +316,18 @@ func TestKeepPIDParentIsKilled(t *testing.T) {
 			s.WaitGone()
 		})
 	}
+}
+
+// readPID reads the PID file in dir; 0 if there is none.
+func readPID(t *testing.T, dir string) int {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "pid"))
+	if os.IsNotExist(err) {
+		return 0
+	}
+	pid, convErr := strconv.Atoi(strings.TrimSuffix(string(b), "\n"))
+	if err != nil || convErr != nil {
+		t.Fatalf("PID file: %q, %v", b, err)
+	}
+	return pid
 }

@@ -195,20 +195,6 @@ func TestPIDFile(t *testing.T) {
 	}
 }
 
-// readPID reads the PID file in dir; 0 if there is none.
-func readPID(t *testing.T, dir string) int {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(dir, "pid"))
-	if os.IsNotExist(err) {
-		return 0
-	}
-	pid, convErr := strconv.Atoi(strings.TrimSuffix(string(b), "\n"))
-	if err != nil || convErr != nil {
-		t.Fatalf("PID file: %q, %v", b, err)
-	}
-	return pid
-}
-
 // refused lets restarts fail while something is wrong, and succeed when it is
 // mended. A client with a connection is answered all the time.
 func refused(t *testing.T, s *testbin.Service, reason string, damage, mend func()) {

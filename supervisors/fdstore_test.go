@@ -3,6 +3,9 @@
 package supervisors_test
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -71,6 +74,20 @@ func TestFDStore(t *testing.T) {
 	})
 	if got := testbin.AskPID(t, testbin.HTTP("http", other)); got != pid {
 		t.Errorf("pid %d answers at %s, want %d", got, other, pid)
+	}
+	names := strings.Split(testbin.Ask(t, testbin.HTTP("http", addr), "env LISTEN_FDNAMES"), ":")
+	slices.Sort(names)
+	if got, want := fmt.Sprint(names), "[grace.tcp.%3A8080 grace.tcp.127.0.0.1%3A8086]"; got != want {
+		t.Errorf("systemd has kept %s, want %s", got, want)
+	}
+	// What a later process does not ask for is not kept any longer.
+	cfg.Listens = cfg.Listens[:1]
+	a.deploy(cfg)
+	pid = a.reload()
+	a.waitMain(pid)
+	a.wait("NFileDescriptorStore", "1")
+	if got := testbin.AskPID(t, testbin.HTTP("http", addr)); got != pid {
+		t.Errorf("pid %d answers, want %d", got, pid)
 	}
 	a.stop()
 	a.wait("ActiveState", "inactive")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/facebookgo/grace/internal/testbin"
+	"github.com/facebookgo/grace/internal/testbin/play"
 )
 
 // load is clients that never try again.
@@ -96,4 +97,58 @@ func TestReloadWithRequestInFlight(t *testing.T) {
 	a.expectAnswer(request)
 	a.waitReturned(old)
 	a.expect(unharmed...)
+}
+
+// A signal for all processes of the service starts one more, whatever they do at
+// that moment.
+func TestReloadOfAll(t *testing.T) {
+	cfg := httpConfig()
+	cfg.Standby = 300 * time.Millisecond
+	a, first := start(t, "app.service", cfg)
+	load := newLoad(t)
+	load.WaitPID(first)
+	all := func() (pid int) {
+		n := len(a.events())
+		a.systemctl("kill", "--signal=USR2", a.unit)
+		return a.waitServing(n).PID
+	}
+	started := func(want int) {
+		t.Helper()
+		n := 0
+		for _, e := range a.events() {
+			if e.Event == play.Serving && e.PID != first {
+				n++
+			}
+		}
+		if n != want {
+			t.Errorf("%d processes were started, want %d", n, want)
+		}
+	}
+
+	// One process is there.
+	request := a.ask("until " + appDir + "/done")
+	second := all()
+	a.waitMain(second)
+	a.waitLog(second, "the old process is told")
+	started(1)
+
+	// The first one drains.
+	third := all()
+	a.waitLog(first, "draining already, the request to restart is ignored")
+	a.waitLog(second, "standing by")
+	started(2)
+
+	// And the second one stands by.
+	fourth := all()
+	a.waitMain(fourth)
+	a.waitReturned(second)
+	a.waitReturned(third)
+	started(3)
+	a.write("done", "")
+	a.expectAnswer(request)
+	a.waitReturned(first)
+	a.expect(unharmed...)
+	load.Stop()
+	a.stop()
+	a.expectStopped(fourth)
 }

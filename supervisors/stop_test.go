@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/facebookgo/grace/internal/testbin"
+	"github.com/facebookgo/grace/internal/testbin/play"
 )
 
 // stop begins to stop the service.
@@ -49,24 +50,71 @@ func TestStopAfterReload(t *testing.T) {
 	a.expectStopped(pid)
 }
 
-// A stop during a drain ends both processes, and both answer their requests first.
+// A stop during a drain ends both processes, and both answer their requests first,
+// also the one that is alone in the end.
 func TestStopDuringDrain(t *testing.T) {
 	a, old := start(t, "app.service", httpConfig())
-	until := "until " + appDir + "/done"
-	first := a.ask(until)
+	first := a.ask("until " + appDir + "/done")
 	pid := a.reload()
 	a.waitMain(pid)
-	second := a.ask(until)
+	second := a.ask("until " + appDir + "/done-first")
+	a.stopBoth(old, pid, first, second)
+}
+
+// So does a stop during the standby. The one on standby is the main process still.
+func TestStopOnStandby(t *testing.T) {
+	cfg := httpConfig()
+	cfg.Standby = time.Hour
+	a, old := start(t, "app.service", cfg)
+	// The new process can't know that systemd does not change its mind during a stop.
+	a.bears = "reception only permitted"
+	first := a.ask("until " + appDir + "/done-first")
+	pid := a.reload()
+	a.waitLog(old, "standing by")
+	second := a.ask("until " + appDir + "/done")
+	a.stopBoth(pid, old, second, first)
+}
+
+// stopBoth stops a service of two processes. The main one has the request that can
+// be done first, and the other one is told once more then.
+func (a *app) stopBoth(other, main int, last, first *slow) {
+	a.t.Helper()
+	if got := a.mainPID(); got != main || first.pid != main || last.pid != other {
+		a.t.Fatalf("the main process is %d, and %d and %d have the requests, want %d and %d", got, first.pid, last.pid, main, other)
+	}
+	a.stop()
+	a.waitLog(other, "draining")
+	a.waitLog(main, "draining")
+	n := len(a.events())
+	a.write("done-first", "")
+	a.expectAnswer(first)
+	a.waitEvent(n, "the second signal", func(e play.Event) bool {
+		return e.PID == other && strings.Contains(e.Text, "draining already")
+	})
+	a.expect("SubState=final-sigterm")
+	a.write("done", "")
+	a.expectAnswer(last)
+	a.expectStopped(main, other)
+}
+
+// A process that drains and never comes to an end by itself does not hold up the
+// stop: its own StopTimeout ends it, not the SIGKILL of systemd.
+func TestStopDuringLongDrain(t *testing.T) {
+	cfg := httpConfig()
+	cfg.IdleGrace, cfg.StopTimeout, cfg.KillTimeout = 0, 5*time.Second, time.Second
+	a, old := start(t, "app.service", cfg)
+	first := a.ask("until " + appDir + "/never")
+	pid := a.reload()
+	a.waitMain(pid)
+	second := a.ask("sleep 2s")
 	if first.pid != old || second.pid != pid {
 		t.Fatalf("processes %d and %d have the requests, want %d and %d", first.pid, second.pid, old, pid)
 	}
 	a.stop()
-	// Both have got the signal.
-	a.waitLog(old, "draining already")
-	a.waitLog(pid, "draining")
-	a.write("done", "")
-	a.expectAnswer(first)
 	a.expectAnswer(second)
+	if answer := <-first.answer; !strings.Contains(answer, "EOF") {
+		t.Errorf("the request gets %q, want the end of the connection", answer)
+	}
 	a.expectStopped(old, pid)
 }
 

@@ -44,6 +44,7 @@ type app struct {
 	t     *testing.T
 	unit  string
 	units []string // all that were installed
+	bears string   // what the journal may say
 }
 
 // install installs a unit of the examples for a server that does what cfg says.
@@ -153,7 +154,7 @@ func (a *app) remove() {
 	// A message from a process that systemd does not believe shows that the library
 	// takes the wrong one for the main process.
 	for _, bad := range []string{"DATA RACE", "reception only permitted"} {
-		if strings.Contains(journal, bad) {
+		if bad != a.bears && strings.Contains(journal, bad) {
 			a.t.Errorf("the journal says %q", bad)
 		}
 	}

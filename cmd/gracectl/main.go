@@ -31,6 +31,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -66,6 +67,7 @@ const usage = `usage: gracectl [-socket path] [-timeout time] [-json] command
        upgrade [-wait ready|standby]   restart the service and wait for the outcome
        status                          tell how it is
        stop [-wait exit]               stop it
+exit status: 0 done, 1 the service says that it is not, 2 it can't be asked
 flags:
 `
 
@@ -103,6 +105,10 @@ func parse(args []string, socket string, stdout, stderr io.Writer) (*call, error
 		c.command = f.Arg(0)
 		err = f.Parse(f.Args()[1:])
 	}
+	if c.command == "help" && err == nil {
+		err = flag.ErrHelp
+	}
+	waits, known := map[string][]string{"upgrade": {"", "ready", "standby"}, "status": {""}, "stop": {"", "exit"}}[c.command]
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(stdout, usage)
@@ -112,23 +118,17 @@ func parse(args []string, socket string, stdout, stderr io.Writer) (*call, error
 	case err != nil:
 		return nil, err
 	case c.command == "":
-		return nil, errors.New("what shall be done: upgrade, status or stop?")
+		return nil, errors.New("what shall be done: upgrade, status or stop? See gracectl -h")
+	case !known:
+		return nil, fmt.Errorf("unknown command %q, see gracectl -h", c.command)
 	case f.NArg() != 0:
 		return nil, fmt.Errorf("what is %q?", f.Arg(0))
+	case !slices.Contains(waits, c.wait):
+		return nil, fmt.Errorf("%s does not wait for %q", c.command, c.wait)
 	case c.client.Path == "":
 		return nil, errors.New("where is the control socket? Say -socket, or set GRACE_CONTROL")
 	}
-	allowed := map[string][]string{"upgrade": {"", "ready", "standby"}, "status": {""}, "stop": {"", "exit"}}
-	waits, ok := allowed[c.command]
-	if !ok {
-		return nil, fmt.Errorf("unknown command %q", c.command)
-	}
-	for _, w := range waits {
-		if w == c.wait {
-			return c, nil
-		}
-	}
-	return nil, fmt.Errorf("%s does not wait for %q", c.command, c.wait)
+	return c, nil
 }
 
 func (c *call) do(ctx context.Context) error {

@@ -171,8 +171,15 @@ func TestUsage(t *testing.T) {
 		}
 	}
 	var stdout, stderr bytes.Buffer
-	if status := run(context.Background(), []string{"-h"}, path, &stdout, &stderr); status != 0 || !strings.HasPrefix(stdout.String(), "usage: ") {
-		t.Errorf("-h: status %d, %q, %q", status, &stdout, &stderr)
+	for _, help := range []string{"-h", "help"} {
+		stdout.Reset()
+		if status := run(context.Background(), []string{help}, "", &stdout, &stderr); status != 0 || !strings.HasPrefix(stdout.String(), "usage: ") {
+			t.Errorf("%s: status %d, %q, %q", help, status, &stdout, &stderr)
+		}
+	}
+	// Without a socket, too, who does not know the commands is told about those.
+	if status := run(context.Background(), []string{"reload"}, "", &stdout, &stderr); status != 2 || !strings.Contains(stderr.String(), "unknown command") {
+		t.Errorf("status %d, %q", status, &stderr)
 	}
 	l.Close()
 	select {

@@ -37,6 +37,7 @@ type Child struct {
 	reader   sync.WaitGroup
 	talks    bool        // over control, from the start on
 	leaving  atomic.Bool // it has said that it goes
+	spoke    atomic.Bool // it has said anything
 	disowned atomic.Bool
 	exited   chan struct{}
 	state    *os.ProcessState
@@ -238,6 +239,7 @@ func (c *Child) read() {
 	defer close(c.messages)
 	defer close(c.passer.ended)
 	c.control.receive(func(m Message) bool {
+		c.spoke.Store(true)
 		switch m.Word {
 		case Took:
 			c.passer.answer(m)
@@ -348,6 +350,21 @@ func (c *Child) Status() string {
 		return c.waitErr.Error()
 	}
 	return c.state.String()
+}
+
+// Struck reports whether sig has killed the child before it could say anything, as far
+// as that is known: how a sibling has ended may not be.
+func (c *Child) Struck(sig syscall.Signal) bool {
+	switch {
+	case !c.Gone() || c.spoke.Load():
+		return false
+	case c.sibling != nil:
+		return c.sibling.struck(sig)
+	case c.state == nil:
+		return false
+	}
+	status, ok := c.state.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == sig
 }
 
 // Hold notes that the child serves the sockets it was passed, but for those that

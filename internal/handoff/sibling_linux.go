@@ -77,6 +77,11 @@ func (s *sibling) signal(sig syscall.Signal) error {
 	return os.NewSyscallError("pidfd_send_signal", unix.PidfdSendSignal(s.pidfd, sig, nil, 0))
 }
 
+// struck reports whether sig may have been the end of the process.
+func (s *sibling) struck(sig syscall.Signal) bool {
+	return !s.known || s.status.Signaled() && s.status.Signal() == sig
+}
+
 func (s *sibling) close() { _ = unix.Close(s.pidfd) }
 
 func (s *sibling) String() string {

@@ -14,5 +14,6 @@ func underManager() bool { return false }
 
 func (s *sibling) wait()                       {}
 func (s *sibling) signal(syscall.Signal) error { return errors.ErrUnsupported }
+func (s *sibling) struck(syscall.Signal) bool  { return false }
 func (s *sibling) close()                      {}
 func (s *sibling) String() string              { return "" }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -114,17 +115,25 @@ func restarts(t *testing.T, addr, program string, pid, self int, restart func())
 	load.Stop()
 }
 
-// refuse deploys a program that fails at once, and restarts.
+// refuse deploys a program that does not come to serve and dies, and restarts.
 func refuse(t *testing.T, addr, program, config string, cfg play.Config, self int, restart func()) {
 	t.Helper()
 	target := testbin.HTTP("http", addr)
 	load := testbin.NewLoad(t, target)
 	load.WaitMore(1)
 	before := anew(t, target)
-	deploy(t, config, play.Config{Role: "exit", Delay: 300 * time.Millisecond})
+	old := processes(program)
+	deploy(t, config, play.Config{Role: "hang"})
 	restart()
-	testbin.Poll(t, "the program that fails to be started", func() bool { return len(processes(program)) == 2 })
-	testbin.Poll(t, "it to have gone", func() bool { return len(processes(program)) == 1 })
+	var bad []int
+	testbin.Poll(t, "the program that fails to be started", func() bool {
+		bad = slices.DeleteFunc(processes(program), func(pid int) bool { return slices.Contains(old, pid) })
+		return len(bad) == 1
+	})
+	if err := syscall.Kill(bad[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	testbin.Poll(t, "it to have gone", func() bool { return slices.Equal(processes(program), old) })
 	load.WaitMore(10)
 	deploy(t, config, cfg)
 	if got := testbin.AskPID(t, target); got != self || anew(t, target) != before {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -57,7 +58,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 serverurl=unix://%[1]s/s
 %s`, dir, example(t, "supervisord/app.conf", dir+"/app")), 0o644)
 	cmd := exec.Command(supervisord, "-c", conf)
-	supervised(t, dir, cmd, func(args ...string) string {
+	supervised(t, dir, cmd, dir+"/supervisord.log", "stopped: app (exit status 0)", func(args ...string) string {
 		switch args[0] {
 		case "restart":
 			args = []string{"signal", "USR2", "app"}
@@ -79,8 +80,10 @@ func TestRunit(t *testing.T) {
 	dir := t.TempDir()
 	service := filepath.Join(dir, "service")
 	write(t, filepath.Join(service, "run"), example(t, "runit/run", dir+"/app"), 0o755)
+	ended := filepath.Join(dir, "ended")
+	write(t, filepath.Join(service, "finish"), "#!/bin/sh\necho exit status $1 >>"+ended+"\n", 0o755)
 	cmd := exec.Command(runsv, service)
-	supervised(t, dir, cmd, func(args ...string) string {
+	supervised(t, dir, cmd, ended, "exit status 0", func(args ...string) string {
 		switch args[0] {
 		case "restart":
 			args = []string{"2", service}
@@ -98,8 +101,9 @@ func TestRunit(t *testing.T) {
 	})
 }
 
-// supervised runs a service under a supervisor, to which do speaks.
-func supervised(t *testing.T, dir string, cmd *exec.Cmd, do func(args ...string) string) {
+// supervised runs a service under a supervisor, to which do speaks. The file log says
+// in the end that the service has stopped as it should, and of no other end.
+func supervised(t *testing.T, dir string, cmd *exec.Cmd, log, stopped string, do func(args ...string) string) {
 	app, config := filepath.Join(dir, "app"), filepath.Join(dir, "config")
 	install(t, app)
 	killAll(t, app)
@@ -134,4 +138,13 @@ func supervised(t *testing.T, dir string, cmd *exec.Cmd, do func(args ...string)
 	}
 	do("stop")
 	testbin.Poll(t, "the service to be stopped", func() bool { return len(processes(app)) == 0 })
+	var said []string
+	testbin.Poll(t, "the supervisor to say how it has ended", func() bool {
+		b, _ := os.ReadFile(log)
+		said = regexp.MustCompile(`.*(?:exit status|terminated|SIG|exited).*`).FindAllString(string(b), -1)
+		return len(said) > 0
+	})
+	if len(said) != 1 || !strings.HasSuffix(said[0], stopped) {
+		t.Errorf("the supervisor says %q, want one line with %q", said, stopped)
+	}
 }
