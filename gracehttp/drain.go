@@ -59,7 +59,7 @@ func (a *app) Drain() error {
 	}
 	if !a.aborted() {
 		log.Warn("requests take too long, their connections are closed",
-			"connections", a.tracker.open.Load(), "after", a.stopTimeout)
+			"connections", a.tracker.open.Load(), "after", a.stopTimeout, "for", a.killTimeout)
 	}
 	a.each(func(s *server) { _ = s.http.Close() })
 	a.tracker.closeHijacked()
