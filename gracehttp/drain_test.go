@@ -166,6 +166,38 @@ func TestIdleGraceIsShort(t *testing.T) {
 	}
 }
 
+// Clients that offer h2c with every request are told as others are. What asks for
+// another protocol is left to the handler.
+func TestDrainAnswersOffers(t *testing.T) {
+	cfg := play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}, StopDelay: time.Hour, IdleGrace: testbin.Patience}
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGUSR2} {
+		s := testbin.Start(t, cfg)
+		pid, addrs := s.Newest()
+		offers := func(protocol string) string {
+			return "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: " + protocol + "\r\n\r\n"
+		}
+		var clients []*testbin.Wire
+		protocols := []string{"h2c", "H2C", "websocket"}
+		for _, protocol := range protocols {
+			c := testbin.Dial(t, cfg.Listens[0], addrs[0])
+			c.Send(offers(protocol))
+			if got, want := c.Receive(), (testbin.Reply{Status: 200, Body: strconv.Itoa(pid)}); got != want {
+				t.Errorf("%s: got %+v, want %+v", protocol, got, want)
+			}
+			clients = append(clients, c)
+		}
+		s.Signal(pid, sig)
+		s.WaitLog(pid, map[syscall.Signal]string{syscall.SIGTERM: "stopping soon", syscall.SIGUSR2: "draining"}[sig])
+		for i, c := range clients {
+			c.Send(offers(protocols[i]))
+			want := testbin.Reply{Status: 200, Body: strconv.Itoa(pid), Close: protocols[i] != "websocket"}
+			if got := c.Receive(); got != want {
+				t.Errorf("%v, %s: got %+v, want %+v", sig, protocols[i], got, want)
+			}
+		}
+	}
+}
+
 // A header that is half-way is waited for also when idle connections are not.
 func TestStopWaitsForHalfAHeader(t *testing.T) {
 	for name, cfg := range kinds {
