@@ -166,6 +166,26 @@ func TestIdleGraceIsShort(t *testing.T) {
 	}
 }
 
+// The end of a TLS handshake looks like half a header, but not for long.
+func TestHandshakeIsNoRequest(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	l := play.Listen{Addr: "127.0.0.1:0", TLS: true}
+	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{l}})
+	pid, addrs := s.Newest()
+	var clients []*testbin.Wire
+	for range 50 { // of which some need more than a tick of the kernel's clock
+		clients = append(clients, testbin.Dial(t, l, addrs[0]))
+	}
+	clients[len(clients)-1].StaysOpen(6 * time.Second)
+	begin := time.Now()
+	s.Signal(pid, syscall.SIGTERM)
+	s.WaitGone()
+	// Half a header is waited for five seconds.
+	if d := time.Since(begin); d > 4*time.Second {
+		t.Errorf("the stop took %v", d)
+	}
+}
+
 // Clients that offer h2c with every request are told as others are. What asks for
 // another protocol is left to the handler.
 func TestDrainAnswersOffers(t *testing.T) {
