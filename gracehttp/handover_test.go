@@ -256,6 +256,32 @@ func TestPipelineIsAnsweredBeforeHandOver(t *testing.T) {
 	s.WaitReturned(pid)
 }
 
+// While connections go there is time for others, more than the five seconds that
+// would be left without.
+func TestHandOverGoesOn(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	s, pid, addr := startKind(t, handingOver("tcp"))
+	var clients []*testbin.Wire
+	var release []string
+	for i := range 2 {
+		c, file := testbin.Dial(t, play.Listen{}, addr), filepath.Join(t.TempDir(), "release")
+		c.Send(testbin.Request("until " + file))
+		s.Wait(fmt.Sprintf("slow request %d", i), asked("until "+file))
+		clients, release = append(clients, c), append(release, file)
+	}
+	_, child := s.Restart()
+	s.WaitLog(pid, "draining")
+	for i, c := range clients {
+		clients[1].StaysOpen(3 * time.Second)
+		touch(t, release[i])
+		if got, want := c.Receive(), (testbin.Reply{Status: 200, Body: strconv.Itoa(pid)}); got != want {
+			t.Errorf("client %d: got %+v, want %+v", i, got, want)
+		}
+		testbin.Poll(t, "an answer of the new process", func() bool { return c.Ask("") == strconv.Itoa(child) })
+	}
+	s.WaitReturned(pid)
+}
+
 // What the new process can't take is drained with care by the old one.
 func TestHandOverIsRefused(t *testing.T) {
 	for name, next := range map[string]play.Config{

@@ -64,9 +64,6 @@ func (s *server) connState(next func(net.Conn, http.ConnState)) func(net.Conn, h
 
 func (t *tracker) forget(c *tracked) {
 	t.conns.Delete(c.conn)
-	if c.watch != nil && c.watch.moved() {
-		t.moved.Add(1)
-	}
 	if t.open.Add(-1) == 0 {
 		select {
 		case t.none <- struct{}{}:
