@@ -167,10 +167,12 @@ func TestTools(t *testing.T) {
 			http, https := "http://"+addrs[plain], "https://"+addrs[secure]
 			post := []string{"--data-binary", "@" + body}
 			keep, keepPost := curl(t, "curl", http), curl(t, "curl-post", http, post...)
-			keep.conns, keepPost.conns = 1, 1
+			offer := curl(t, "curl-offers-h2c", http, "--http2") // with every request
+			keep.conns, keepPost.conns, offer.conns = 1, 1, 1
 			useTools(t, s, cfg, []tool{
 				keep,
 				keepPost,
+				offer,
 				curl(t, "curl-tls", https),
 				curl(t, "curl-tls-post", https, post...),
 				curl(t, "curl-h2", "https://"+addrs[h2], "--http2"),

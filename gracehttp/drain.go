@@ -64,7 +64,7 @@ func (a *app) Drain() error {
 	}
 	if !a.aborted() {
 		log.Warn("requests take too long, their connections are closed",
-			"connections", a.tracker.open.Load(), "after", a.stopTimeout)
+			"connections", a.tracker.open.Load(), "after", a.stopTimeout, "for", a.killTimeout)
 	}
 	a.each(func(s *server) { _ = s.http.Close() })
 	a.tracker.closeHijacked()
@@ -108,22 +108,35 @@ func (a *app) handOver() {
 	for c := range a.tracker.all {
 		if heir := c.server.heir.Load(); heir != nil && c.watch != nil {
 			l := c.server.listener.Listener
-			c.watch.ask(func() bool { return heir.Pass(l, c.watch.socket) })
+			c.watch.ask(func() bool {
+				taken := heir.Pass(l, c.watch.socket)
+				if taken {
+					a.tracker.moved.Add(1) // before settle can miss it
+				}
+				return taken
+			})
 		}
 	}
 }
 
 // settle waits until nothing is left that Shutdown would cut, for settleTimeout at
-// most.
+// most. That begins anew while connections go to the child: handing over very many
+// takes longer.
 func (a *app) settle() {
 	defer a.forgetHeir() // the rest is closed
 	timeout := time.NewTimer(settleTimeout)
 	defer timeout.Stop()
 	again := time.NewTicker(10 * time.Millisecond) // no event tells of half a header
 	defer again.Stop()
+	end := time.Now().Add(a.stopTimeout)
+	moved := a.tracker.moved.Load()
 	for a.tracker.unsettled(a.idleGrace) {
 		select {
 		case <-again.C:
+			if n := a.tracker.moved.Load(); n != moved && time.Now().Before(end) {
+				moved = n
+				timeout.Reset(settleTimeout)
+			}
 		case <-timeout.C:
 			return
 		case <-a.abort:

@@ -136,6 +136,88 @@ func TestIdleConnectionsHaveTheirGrace(t *testing.T) {
 	}
 }
 
+// The time of grace is half a second unless the program says otherwise.
+func TestIdleGraceIsShort(t *testing.T) {
+	cfg := play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}, {Addr: "127.0.0.1:0", TLS: true}}}
+	fastest := time.Hour
+	for range 3 {
+		s := testbin.Start(t, cfg)
+		pid, addrs := s.Newest()
+		var clients []*testbin.Wire
+		for i, l := range cfg.Listens {
+			used := testbin.Dial(t, l, addrs[i])
+			used.Ask("")
+			clients = append(clients, used, testbin.Dial(t, play.Listen{}, addrs[i])) // one without a handshake
+		}
+		begin := time.Now()
+		s.Signal(pid, syscall.SIGTERM)
+		for _, c := range clients {
+			c.WaitClosed()
+			if d := time.Since(begin); d < 500*time.Millisecond {
+				t.Errorf("closed after %v", d)
+			}
+		}
+		fastest = min(fastest, time.Since(begin))
+		s.WaitGone()
+	}
+	// Any one of them may be slow on a busy machine.
+	if fastest > time.Second {
+		t.Errorf("idle connections are closed within %v at best, want less than a second", fastest)
+	}
+}
+
+// The end of a TLS handshake looks like half a header, but not for long.
+func TestHandshakeIsNoRequest(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	l := play.Listen{Addr: "127.0.0.1:0", TLS: true}
+	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{l}})
+	pid, addrs := s.Newest()
+	var clients []*testbin.Wire
+	for range 50 { // of which some need more than a tick of the kernel's clock
+		clients = append(clients, testbin.Dial(t, l, addrs[0]))
+	}
+	clients[len(clients)-1].StaysOpen(6 * time.Second)
+	begin := time.Now()
+	s.Signal(pid, syscall.SIGTERM)
+	s.WaitGone()
+	// Half a header is waited for five seconds.
+	if d := time.Since(begin); d > 4*time.Second {
+		t.Errorf("the stop took %v", d)
+	}
+}
+
+// Clients that offer h2c with every request are told as others are. What asks for
+// another protocol is left to the handler.
+func TestDrainAnswersOffers(t *testing.T) {
+	cfg := play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}, StopDelay: time.Hour, IdleGrace: testbin.Patience}
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGUSR2} {
+		s := testbin.Start(t, cfg)
+		pid, addrs := s.Newest()
+		offers := func(protocol string) string {
+			return "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: " + protocol + "\r\n\r\n"
+		}
+		var clients []*testbin.Wire
+		protocols := []string{"h2c", "H2C", "websocket"}
+		for _, protocol := range protocols {
+			c := testbin.Dial(t, cfg.Listens[0], addrs[0])
+			c.Send(offers(protocol))
+			if got, want := c.Receive(), (testbin.Reply{Status: 200, Body: strconv.Itoa(pid)}); got != want {
+				t.Errorf("%s: got %+v, want %+v", protocol, got, want)
+			}
+			clients = append(clients, c)
+		}
+		s.Signal(pid, sig)
+		s.WaitLog(pid, map[syscall.Signal]string{syscall.SIGTERM: "stopping soon", syscall.SIGUSR2: "draining"}[sig])
+		for i, c := range clients {
+			c.Send(offers(protocols[i]))
+			want := testbin.Reply{Status: 200, Body: strconv.Itoa(pid), Close: protocols[i] != "websocket"}
+			if got := c.Receive(); got != want {
+				t.Errorf("%v, %s: got %+v, want %+v", sig, protocols[i], got, want)
+			}
+		}
+	}
+}
+
 // A header that is half-way is waited for also when idle connections are not.
 func TestStopWaitsForHalfAHeader(t *testing.T) {
 	for name, cfg := range kinds {
@@ -173,8 +255,8 @@ func TestStopWaitsForHalfAHeader(t *testing.T) {
 	}
 }
 
-// One that never ends does not hold up a stop for long, nor do connections over
-// which nothing came.
+// One that never ends has five seconds and does not hold up a stop for longer, nor
+// do connections over which nothing came.
 func TestStopDoesNotWaitForStragglers(t *testing.T) {
 	for _, name := range []string{"tcp", "tls", "unix", "unix, HandOverIdle"} {
 		cfg := kinds[name]
@@ -184,8 +266,43 @@ func TestStopDoesNotWaitForStragglers(t *testing.T) {
 			for _, text := range []string{"", "G", "GET / HTTP/1.1\r\n"} {
 				testbin.Dial(t, cfg.Listens[0], addr).Send(text)
 			}
+			used := testbin.Dial(t, cfg.Listens[0], addr)
+			used.Ask("")
+			used.StaysOpen(50 * time.Millisecond) // see TestStopWaitsForHalfAHeader
+			used.Send("GET / HTTP/1.1\r\n")
+			begin := time.Now()
 			s.Signal(pid, syscall.SIGTERM)
+			used.WaitClosed()
+			if d := time.Since(begin); name != "unix" && d < 5*time.Second {
+				t.Errorf("half a header was waited for %v", d)
+			}
 			s.WaitReturned(pid) // before StopTimeout, which is as long as our patience
+		})
+	}
+}
+
+// Requests that wait in the queue of the kernel when the last process is told to
+// stop are answered.
+func TestStopAnswersTheQueue(t *testing.T) {
+	for _, name := range []string{"tcp", "tcp or h2c", "unix", "tcp, HandOverIdle", "unix, HandOverIdle"} {
+		t.Run(name, func(t *testing.T) {
+			cfg := kinds[name]
+			s, pid, addr := startKind(t, cfg)
+			s.Freeze(pid)
+			var clients []*testbin.Wire
+			for range 200 {
+				c := testbin.Dial(t, cfg.Listens[0], addr)
+				c.Send(testbin.Request(""))
+				clients = append(clients, c)
+			}
+			s.Signal(pid, syscall.SIGTERM)
+			s.Signal(pid, syscall.SIGCONT)
+			for i, c := range clients {
+				if got := c.Receive(); got.Status != 200 || got.Body != strconv.Itoa(pid) {
+					t.Fatalf("client %d: got %+v, want an answer of %d", i, got, pid)
+				}
+			}
+			s.WaitGone()
 		})
 	}
 }
@@ -259,7 +376,8 @@ func http2Client(t *testing.T, secure bool, addr string) testbin.Target {
 
 // The process goes when its last connection does. net/http looks for that every
 // half a second. What is measured is the time between the answer and the return of
-// Serve; most of nine are far below.
+// Serve; most of nine are far below, and the best is what it takes on a machine
+// that is not busy.
 func TestDrainEndsWithTheLastConnection(t *testing.T) {
 	var mu sync.Mutex
 	var times []time.Duration
@@ -285,9 +403,20 @@ func TestDrainEndsWithTheLastConnection(t *testing.T) {
 	})
 	slices.Sort(times)
 	t.Logf("from the answer to the end: %v", times)
-	if len(times) == 9 && times[4] > 100*time.Millisecond {
+	if len(times) == 9 && (times[0] > 20*time.Millisecond || times[4] > 100*time.Millisecond) {
 		t.Errorf("from the answer to the end it took %v", times)
 	}
+}
+
+// Requests have a minute unless the program says otherwise. Their handlers have
+// another one, see TestHandlersThatReturnLate.
+func TestStopTimeoutByDefault(t *testing.T) {
+	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}, IdleGrace: -1})
+	pid, addrs := s.Newest()
+	testbin.Dial(t, play.Listen{}, addrs[0]).Send(testbin.Request("sleep 1h"))
+	s.Wait("the request to begin", asked("sleep 1h"))
+	s.Signal(pid, syscall.SIGTERM)
+	s.WaitLog(pid, "idle connections are closed, requests in flight are waited for connections=1 for=1m0s")
 }
 
 // A handler of the program that hangs is given up in the end.
@@ -326,7 +455,7 @@ func TestHandlersThatReturnLate(t *testing.T) {
 	s.Wait("the request to begin", asked("sleep 1s"))
 	s.Signal(pid, syscall.SIGTERM)
 	c.WaitClosed()
-	s.WaitLog(pid, "requests take too long, their connections are closed")
+	s.WaitLog(pid, "requests take too long, their connections are closed connections=1 after=100ms for=1m0s")
 	s.WaitReturned(pid)
 	for _, e := range s.Events() {
 		if strings.Contains(e.Text, "handlers do not return") {

@@ -147,11 +147,13 @@ func TestHandOverUnderLoad(t *testing.T) {
 }
 
 // Connections that are idle, and those that have sent nothing yet, are answered by
-// the new process.
+// the new process. What that takes is logged.
 func TestHandOverOfIdleConnections(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			s, pid, addr := startKind(t, handingOver(network))
+			empty := resident(t, pid)
+			each := func(pid int) float64 { return float64(resident(t, pid)-empty) / idleConnections }
 			clients := make([]*testbin.Wire, idleConnections)
 			for i := range clients {
 				clients[i] = testbin.Dial(t, play.Listen{Network: network}, addr)
@@ -164,13 +166,18 @@ func TestHandOverOfIdleConnections(t *testing.T) {
 			}
 			for range 2 {
 				old, child := s.Restart()
+				begin := time.Now()
 				s.WaitLog(old, fmt.Sprintf("idle connections were handed over connections=%d", len(clients)))
+				took := time.Since(begin)
 				s.WaitReturned(old)
+				taken := each(child)
 				for i, c := range clients {
 					if got := c.Ask(""); got != strconv.Itoa(child) {
 						t.Fatalf("client %d is answered by %s, want %d", i, got, child)
 					}
 				}
+				t.Logf("%d connections: each took %v, and %.1f KiB of the new process, %.1f after a request",
+					len(clients), took/time.Duration(len(clients)), taken, each(child))
 			}
 			s.Stop()
 		})
@@ -246,6 +253,32 @@ func TestPipelineIsAnsweredBeforeHandOver(t *testing.T) {
 	}
 	// The connection may still have to be asked to go.
 	testbin.Poll(t, "an answer of the new process", func() bool { return c.Ask("") == strconv.Itoa(child) })
+	s.WaitReturned(pid)
+}
+
+// While connections go there is time for others, more than the five seconds that
+// would be left without.
+func TestHandOverGoesOn(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	s, pid, addr := startKind(t, handingOver("tcp"))
+	var clients []*testbin.Wire
+	var release []string
+	for i := range 2 {
+		c, file := testbin.Dial(t, play.Listen{}, addr), filepath.Join(t.TempDir(), "release")
+		c.Send(testbin.Request("until " + file))
+		s.Wait(fmt.Sprintf("slow request %d", i), asked("until "+file))
+		clients, release = append(clients, c), append(release, file)
+	}
+	_, child := s.Restart()
+	s.WaitLog(pid, "draining")
+	for i, c := range clients {
+		clients[1].StaysOpen(3 * time.Second)
+		touch(t, release[i])
+		if got, want := c.Receive(), (testbin.Reply{Status: 200, Body: strconv.Itoa(pid)}); got != want {
+			t.Errorf("client %d: got %+v, want %+v", i, got, want)
+		}
+		testbin.Poll(t, "an answer of the new process", func() bool { return c.Ask("") == strconv.Itoa(child) })
+	}
 	s.WaitReturned(pid)
 }
 

@@ -2,11 +2,16 @@
 
 package gracehttp
 
-import "net"
+import (
+	"net"
+	"time"
+)
 
 // receivedAfterSent is not known here. http.Server.Shutdown waits five seconds for
 // the first request of a connection.
-func receivedAfterSent(net.Conn) (received, known bool) { return false, false }
+func receivedAfterSent(net.Conn) (received bool, ago time.Duration, known bool) {
+	return false, 0, false
+}
 
 // unread is not known.
 func unread(net.Conn) bool { return false }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 
 	"github.com/facebookgo/grace/internal/accept"
@@ -61,7 +62,7 @@ func (s *server) watches() bool {
 func (s *server) handler(next http.Handler) http.Handler {
 	closing := &s.app.tracker.closing
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if closing.Load() && r.Header.Get("Upgrade") == "" && !s.keeps(r) {
+		if closing.Load() && !upgrades(r) && !s.keeps(r) {
 			w.Header().Set("Connection", "close")
 		}
 		if next == nil {
@@ -70,6 +71,14 @@ func (s *server) handler(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// upgrades reports whether the answer to r may be one that changes the protocol.
+// That to h2c is not: curl and Java's client offer it with every request, and who
+// accepts takes the connection over and writes the answer himself.
+func upgrades(r *http.Request) bool {
+	protocol := r.Header.Get("Upgrade")
+	return protocol != "" && !strings.EqualFold(protocol, "h2c")
 }
 
 // keeps reports whether the connection of r must not be closed by the answer.

@@ -161,6 +161,28 @@ func TestAnswersOnStandby(t *testing.T) {
 	s.WaitGone()
 }
 
+// A child that has died takes no connections over: once its parent serves again,
+// the answers of a stop say that the connection is closed, as without HandOverIdle.
+func TestNoHeirAfterTakeBack(t *testing.T) {
+	cfg := handingOver("tcp")
+	cfg.Standby, cfg.StopDelay = time.Hour, time.Hour
+	s := testbin.Start(t, cfg)
+	parent, addrs := s.Newest()
+	c := testbin.Dial(t, cfg.Listens[0], addrs[0])
+	c.Ask("")
+	child := s.RestartPID(parent)
+	s.WaitLog(parent, "standing by")
+	c.Ask("")
+	s.Signal(child, syscall.SIGKILL)
+	s.WaitLog(parent, "serves again")
+	s.Signal(parent, syscall.SIGTERM)
+	s.WaitLog(parent, "stopping soon")
+	c.Send(testbin.Request(""))
+	if got, want := c.Receive(), (testbin.Reply{Status: 200, Body: strconv.Itoa(parent), Close: true}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
 // A child that the operator stops has not died.
 func TestStopOfChildEndsStandby(t *testing.T) {
 	cfg := httpConfig()

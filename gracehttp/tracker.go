@@ -64,9 +64,6 @@ func (s *server) connState(next func(net.Conn, http.ConnState)) func(net.Conn, h
 
 func (t *tracker) forget(c *tracked) {
 	t.conns.Delete(c.conn)
-	if c.watch != nil && c.watch.moved() {
-		t.moved.Add(1)
-	}
 	if t.open.Add(-1) == 0 {
 		select {
 		case t.none <- struct{}{}:
@@ -155,7 +152,7 @@ func (c *tracked) halfway() bool {
 	if state == http.StateIdle && c.mayBeHTTP2() {
 		return false // frames that are no request are not answered
 	}
-	received, known := receivedAfterSent(c.socket())
+	received, known := c.received()
 	return known && received
 }
 
@@ -164,8 +161,20 @@ func (c *tracked) unused() bool {
 	if halfway, known := c.watch.halfway(); known {
 		return !halfway
 	}
-	received, known := receivedAfterSent(c.socket())
+	received, known := c.received()
 	return known && !received
+}
+
+// received reports whether something has come that was not answered, if that is
+// known. In TLS 1.3 the end of the handshake is of that kind, and many clients keep
+// connections for later, so before the first request it counts for settleTimeout.
+func (c *tracked) received() (received, known bool) {
+	received, ago, known := receivedAfterSent(c.socket())
+	_, secure := c.conn.(*tls.Conn)
+	if secure && http.ConnState(c.state.Load()) == http.StateNew && ago > settleTimeout {
+		received = false
+	}
+	return received, known
 }
 
 // mayBeHTTP2 is for connections after their handshake.

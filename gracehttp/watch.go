@@ -218,12 +218,6 @@ func (w *watch) halfway() (halfway, known bool) {
 	return waits && (!w.requests.Boundary() || unread(w.socket)), !w.requests.Lost()
 }
 
-func (w *watch) moved() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.gone
-}
-
 func (w *watch) setState(state http.ConnState) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -61,6 +61,12 @@ type result struct {
 	err  error
 }
 
+func (w *watch) moved() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gone
+}
+
 // reader reads once from c, and waits until it is at it.
 func reader(c net.Conn) <-chan result {
 	w, done := watchOf(c), make(chan result, 1)
