@@ -152,8 +152,8 @@ func TestHandOverOfIdleConnections(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			s, pid, addr := startKind(t, handingOver(network))
-			empty := resident(t, pid)
-			each := func(pid int) float64 { return float64(resident(t, pid)-empty) / idleConnections }
+			empty := testbin.ResidentKB(t, pid)
+			each := func(pid int) float64 { return float64(testbin.ResidentKB(t, pid)-empty) / idleConnections }
 			clients := make([]*testbin.Wire, idleConnections)
 			for i := range clients {
 				clients[i] = testbin.Dial(t, play.Listen{Network: network}, addr)
