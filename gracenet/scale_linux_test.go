@@ -71,7 +71,7 @@ func roleMany(cfg play.Config) error {
 }
 
 // roleBare does the same with the bare system calls, and nothing else. SIGUSR2 starts
-// the next process, which does not serve but says that it could.
+// the next process, which says that it could serve, and exits.
 func roleBare(cfg play.Config) error {
 	inherited := os.Getenv("BARE") != ""
 	listeners, err := listenMany(cfg, func(i int, network, addr string) (net.Listener, error) {
@@ -84,6 +84,9 @@ func roleBare(cfg play.Config) error {
 	})
 	if err != nil {
 		return err
+	}
+	for _, l := range listeners {
+		go func() { _, _ = l.Accept() }()
 	}
 	restart := make(chan os.Signal, 1)
 	signal.Notify(restart, syscall.SIGUSR2)

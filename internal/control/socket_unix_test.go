@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const patience = 60 * time.Second
@@ -86,7 +88,7 @@ func TestForeignFile(t *testing.T) {
 		"file":      func(path string) error { return os.WriteFile(path, []byte("mine"), 0o644) },
 		"directory": func(path string) error { return os.Mkdir(path, 0o755) },
 		"link":      func(path string) error { return os.Symlink(filepath.Join(dir, "nowhere"), path) },
-		"pipe":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"pipe":      func(path string) error { return unix.Mkfifo(path, 0o600) },
 	} {
 		path := filepath.Join(dir, name)
 		if err := create(path); err != nil {

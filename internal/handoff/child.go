@@ -17,8 +17,9 @@ import (
 type inherited struct {
 	Socket
 	fd    int
+	id    fileID
 	file  *os.File // on fd; kept, since its finalizer would close a number that others may use
-	addr  net.Addr // nil if it is no socket that package net serves
+	addr  net.Addr // nil if it is no socket that package net serves, or not asked for yet
 	taken bool
 
 	socket *Socket // what became of it when it was taken
@@ -37,7 +38,7 @@ func (p *Process) claim() {
 	if fds == p.claimed && !marked || len(p.inherited) != 0 {
 		return
 	}
-	p.claimed, p.origin, p.err, p.index = fds, Fresh, nil, nil
+	p.claimed, p.origin, p.err, p.byName, p.byAddr = fds, Fresh, nil, nil, nil
 	m, marked := p.claimMarker()
 	n, err := parseCount(fds, fdLimit())
 	if fds == "" {
@@ -59,7 +60,10 @@ func (p *Process) claim() {
 	}
 	// Whoever names what it passes to us knows that it is no listening socket.
 	mayBeFile := func(i int) bool { return ours && !marked && names[i] != "" && names[i] != unnamed }
-	sockets, passed, err := checkPassed(n, at, mayBeFile)
+	// What our own parent passes along with a control socket does listen; asking the
+	// kernel again is what takes time where there are thousands.
+	proven := marked && m.control != 0 && len(m.sockets) == n
+	sockets, passed, err := checkPassed(n, at, proven, mayBeFile)
 	switch {
 	case passed == 0 && !marked && (n == 0 || !ours):
 		return // nothing, or meant for another process
@@ -139,11 +143,12 @@ func (p *Process) own(in *inherited, socket sockType) {
 	case socket.isDatagram():
 		in.kind = kindDatagram
 	}
-	if in.kind != kindFile {
+	// A parent with this package has it non-blocking, and it is made so again when it
+	// is taken.
+	if p.origin != Parent && in.kind != kindFile {
 		if err := nonblock(in.fd); err != nil {
 			p.err = inheritError(in.fd, err)
 		}
-		in.addr = socketAddr(in.fd, socket)
 	}
 	in.id, _ = identify(in.fd)
 	p.inherited = append(p.inherited, in)
@@ -202,13 +207,17 @@ func (p *Process) claimMarker() (marker, bool) {
 // checkPassed tells how many of n announced descriptors were passed to this
 // process, which sockets they are, and what is wrong with the first that is not as it
 // should be.
-func checkPassed(n int, at func(int) int, mayBeFile func(int) bool) (sockets []sockType, passed int, err error) {
+func checkPassed(n int, at func(int) int, proven bool, mayBeFile func(int) bool) (sockets []sockType, passed int, err error) {
 	sockets = make([]sockType, n)
 	for i := range n {
 		fd := at(i)
 		var fdErr error = syscall.EBADF
 		if passedTo(fd) {
 			passed++
+			if proven {
+				sockets[i] = streamSocket
+				continue
+			}
 			if sockets[i], fdErr = checkSocket(fd); fdErr != nil && mayBeFile(i) {
 				fdErr = nil
 			}
@@ -286,20 +295,24 @@ func (p *Process) takeFor(k kind, keys []string, rename func(*inherited)) (any, 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.claim()
-	if p.index == nil {
-		p.index = make(map[string][]*inherited)
+	if p.byName == nil {
+		p.byName = make(map[string][]*inherited, len(p.inherited))
 		for _, in := range p.inherited {
-			for _, key := range in.keys() {
-				p.index[key] = append(p.index[key], in)
+			for _, key := range in.names() {
+				p.byName[key] = append(p.byName[key], in)
 			}
 		}
 	}
 	for _, key := range keys {
-		found := p.index[key]
+		index := p.byName
+		if strings.HasPrefix(key, boundPrefix) {
+			index = p.indexAddresses()
+		}
+		found := index[key]
 		for i, in := range found {
 			if in.kind == k && in.available() {
 				if i == 0 {
-					p.index[key] = found[1:] // or a group of sockets costs the square of it
+					index[key] = found[1:] // or a group of sockets costs the square of it
 				}
 				if rename != nil {
 					rename(in)
@@ -309,6 +322,25 @@ func (p *Process) takeFor(k kind, keys []string, rename func(*inherited)) (any, 
 		}
 	}
 	return nil, nil
+}
+
+// indexAddresses finds out the addresses of what is left: nothing was found by what
+// was asked for. mu is held.
+func (p *Process) indexAddresses() map[string][]*inherited {
+	if p.byAddr == nil {
+		p.byAddr = make(map[string][]*inherited)
+		for _, in := range p.inherited {
+			if in.kind == kindFile || in.taken {
+				continue
+			}
+			if typ, err := checkSocket(in.fd); err == nil {
+				in.addr = socketAddr(in.fd, typ)
+			}
+			key := in.address()
+			p.byAddr[key] = append(p.byAddr[key], in)
+		}
+	}
+	return p.byAddr
 }
 
 // Names lists the names of what is still to be asked for, each once.

@@ -72,11 +72,12 @@ type Process struct {
 	since     int64  // when the parent was started; 0 if that is not known
 	claimed   string // LISTEN_FDS when claim last looked
 	origin    Origin
-	err       error        // what is wrong with what was passed
-	inherited []*inherited // in the order they were passed
-	index     map[string][]*inherited
-	untaken   int             // of inherited
-	waiting   []chan struct{} // given out by Claimed
+	err       error                   // what is wrong with what was passed
+	inherited []*inherited            // in the order they were passed
+	byName    map[string][]*inherited // by the keys of what was asked for, and of names
+	byAddr    map[string][]*inherited // by the keys of addresses, once that is needed
+	untaken   int                     // of inherited
+	waiting   []chan struct{}         // given out by Claimed
 
 	active []*Socket       // what is passed on
 	byConn map[any]*Socket // those of active whose conn can be a key
@@ -235,7 +236,7 @@ func (p *Process) setUnlink(sockets ...*Socket) {
 		if !ok || s.closed {
 			continue
 		}
-		if _, ok := open(s.conn); ok {
+		if isOpen(s.conn) {
 			u.SetUnlinkOnClose(!s.Foreign && p.last(s))
 		}
 	}

@@ -10,27 +10,34 @@ import (
 // before, to the letter, comes first. Files, and whatever has a name that the
 // program knows, are found by that.
 
+const boundPrefix = "bound "
+
 func nameKey(network, name string) string { return "asked " + network + " " + name }
-func addrKey(network, addr string) string { return "bound " + network + " " + addr }
+func addrKey(network, addr string) string { return boundPrefix + network + " " + addr }
 func namedKey(name string) string         { return "named " + name }
 
-// keys are the keys under which in is found. Nobody has asked for the address of a
-// socket that was asked for as any free port, so it is not found by that.
-func (in *inherited) keys() (keys []string) {
-	if in.addr != nil && in.kind != kindFile {
-		asked := in.Network != "" && in.Name != ""
-		if asked {
-			keys = append(keys, nameKey(in.Network, in.Name))
-		}
-		if !asked || !anyPort(in.Name) {
-			keys = append(keys, addrKey(in.addr.Network(), in.addr.String()))
-		}
+// names are the keys under which in is found by what was asked for, or by its name.
+func (in *inherited) names() (keys []string) {
+	if in.asked() {
+		keys = append(keys, nameKey(in.Network, in.Name))
 	}
 	if in.Name != "" {
 		keys = append(keys, namedKey(in.Name))
 	}
 	return keys
 }
+
+// address is the key under which in is found by its address, or "". Nobody has asked
+// for the address of a socket that was asked for as any free port.
+func (in *inherited) address() string {
+	if in.addr == nil || in.asked() && anyPort(in.Name) {
+		return ""
+	}
+	return addrKey(in.addr.Network(), in.addr.String())
+}
+
+// asked reports whether it is known what in was asked for as.
+func (in *inherited) asked() bool { return in.kind != kindFile && in.Network != "" && in.Name != "" }
 
 // anyPort reports whether name is what was asked for when any free port was.
 func anyPort(name string) bool {

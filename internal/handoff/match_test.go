@@ -11,7 +11,7 @@ type index map[string]*inherited
 func indexOf(sockets ...*inherited) index {
 	x := make(index)
 	for _, in := range sockets {
-		for _, key := range in.keys() {
+		for _, key := range append(in.names(), in.address()) {
 			if x[key] == nil {
 				x[key] = in
 			}
@@ -122,7 +122,7 @@ func TestMatch(t *testing.T) {
 		{"tcp is not udp", []*inherited{asked(t, "tcp", "127.0.0.1:1", "127.0.0.1:1")}, "udp", "127.0.0.1:1", -1},
 		{"unixgram", []*inherited{bound(t, "unix", "/s"), bound(t, "unixgram", "/s")}, "unixgram", "/s", 1},
 		{"unixgram is not unix", []*inherited{bound(t, "unixgram", "/s")}, "unix", "/s", -1},
-		{"file that is a socket", []*inherited{{Socket: Socket{Name: "a", Network: "unix", kind: kindFile}, addr: resolve(t, "unix", "/s")}}, "unix", "/s", -1},
+		{"file that is a socket", []*inherited{{Socket: Socket{Name: "/s", Network: "unix", kind: kindFile}}}, "unix", "/s", -1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -40,7 +40,6 @@ type Socket struct {
 	state   func() string       // of SetState; nil if there is none
 	passed  string              // what the parent has passed along
 	conn    syscall.Conn
-	id      fileID
 }
 
 // Add makes a listener or a packet connection, which was asked for as network and
@@ -72,20 +71,17 @@ func (p *Process) AddFile(name string, f *os.File) error {
 	case f == nil:
 		return os.ErrInvalid
 	}
-	id, ok := open(f)
-	if !ok {
+	if !isOpen(f) {
 		return os.ErrClosed
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.active {
-		if s.kind == kindFile && s.Name == name {
-			if _, ok := open(s.conn); ok {
-				return fs.ErrExist
-			}
+		if s.kind == kindFile && s.Name == name && isOpen(s.conn) {
+			return fs.ErrExist
 		}
 	}
-	p.add(&Socket{Name: name, kind: kindFile, made: true, conn: f, id: id})
+	p.add(&Socket{Name: name, kind: kindFile, made: true, conn: f})
 	return nil
 }
 
@@ -141,6 +137,12 @@ func (p *Process) note(s *Socket) {
 	}
 }
 
+// isOpen reports whether c is open.
+func isOpen(c syscall.Conn) bool {
+	raw, err := c.SyscallConn()
+	return err == nil && raw.Control(func(uintptr) {}) == nil
+}
+
 // isKey reports whether v can be a key. A program may have listeners of types
 // that can't; those are told apart by their sockets.
 func isKey(v any) bool { return reflect.ValueOf(v).Comparable() }
@@ -153,16 +155,14 @@ func (p *Process) find(l any) *Socket {
 	return p.byConn[l]
 }
 
-// prune removes the sockets that the program has closed, and learns which file
-// each of the others is. mu is held.
+// prune removes the sockets that the program has closed. mu is held.
 func (p *Process) prune() {
 	p.active = slices.DeleteFunc(p.active, func(s *Socket) bool {
-		id, ok := open(s.conn)
-		s.id = id
-		if !ok && p.find(s.conn) == s {
+		open := isOpen(s.conn)
+		if !open && p.find(s.conn) == s {
 			delete(p.byConn, s.conn)
 		}
-		return !ok
+		return !open
 	})
 	p.pruned = len(p.active)
 }
@@ -175,8 +175,8 @@ func (p *Process) List(ls []net.Listener) {
 	p.prune()
 	byID := make(map[fileID]*Socket)
 	for _, s := range p.active {
-		if s.id != (fileID{}) && byID[s.id] == nil {
-			byID[s.id] = s
+		if id, ok := open(s.conn); ok && id != (fileID{}) && byID[id] == nil {
+			byID[id] = s
 		}
 	}
 	var first []*Socket
@@ -195,7 +195,7 @@ func (p *Process) List(ls []net.Listener) {
 			s = byID[id]
 		}
 		if s == nil {
-			s = &Socket{Name: escapeName(l.Addr().String()), Network: networkName(l.Addr().Network()), made: true, conn: conn, id: id}
+			s = &Socket{Name: escapeName(l.Addr().String()), Network: networkName(l.Addr().Network()), made: true, conn: conn}
 			p.note(s)
 			if id != (fileID{}) {
 				byID[id] = s

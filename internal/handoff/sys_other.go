@@ -17,7 +17,10 @@ var errNoHandover = fmt.Errorf("sockets can't be passed to a new process on %s: 
 
 type sockType int
 
-const notSocket sockType = 0
+const (
+	notSocket    sockType = 0
+	streamSocket sockType = 1
+)
 
 func (sockType) isDatagram() bool { return false }
 

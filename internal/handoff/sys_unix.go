@@ -47,7 +47,10 @@ func passedTo(fd int) bool {
 // sockType is SO_TYPE of a socket that listens, or is one for datagrams.
 type sockType int
 
-const notSocket sockType = 0
+const (
+	notSocket    sockType = 0
+	streamSocket sockType = unix.SOCK_STREAM
+)
 
 func (t sockType) isDatagram() bool { return t == unix.SOCK_DGRAM }
 
