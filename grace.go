@@ -25,9 +25,9 @@
 //
 // Package gracehttp serves http.Servers. Package gracenet has Listen functions
 // that inherit sockets. This package has what they are built on: a [Listener]
-// that drains, [Process.Inherit], [Process.CloseParent] and [Process.Wait] for
-// servers of any protocol, and [Process.Run] for servers that need to know more
-// than that about a restart:
+// that drains, as [Drainer] and [Conn] describe, [Process.Inherit],
+// [Process.CloseParent] and [Process.Wait] for servers of any protocol, and
+// [Process.Run] for servers that need to know more than that about a restart:
 //
 //	listeners, err := grace.Inherit()
 //	if errors.Is(err, grace.ErrNotInheriting) {
@@ -413,7 +413,7 @@ func (w *waiting) Drain() error {
 	for range w.listeners {
 		select {
 		case err := <-closed:
-			if err != nil && err == context.Cause(w.ctx) {
+			if err != nil && w.ctx.Err() != nil {
 				return w.kill()
 			}
 			errs = append(errs, err)

@@ -413,36 +413,48 @@ func setDeadline(t *testing.T, l *Listener, deadline time.Time) {
 	}
 }
 
-// What waits in the queue at the end is accepted, whatever deadlines the program
-// has set and sets meanwhile.
-func TestSetDeadlineDuringFinish(t *testing.T) {
-	l := newListener(listen(t))
-	setDeadline(t, l, past)
-	l.Pause(context.Background(), 0)
-	const waiting = 20
-	for range waiting {
-		dial(t, l)
-	}
-	all := make(chan accepted)
-	go func() {
-		for {
-			_ = l.SetDeadline(past)
-			c, err := l.Accept()
-			all <- accepted{c, err}
-			if err != nil {
-				return
+// slowToEnter is a listener on a busy machine: Accept begins only when told to.
+type slowToEnter struct {
+	*net.TCPListener
+	called, enter chan struct{}
+}
+
+func (l slowToEnter) Accept() (net.Conn, error) {
+	l.called <- struct{}{}
+	<-l.enter
+	return l.TCPListener.Accept()
+}
+
+// The deadlines by which Pause and Finish wake Accept are not undone by one that the
+// program sets meanwhile.
+func TestSetDeadlineLeavesOursAlone(t *testing.T) {
+	for name, end := range map[string]struct {
+		begin func(*Listener)
+		state state
+	}{
+		"Pause":  {func(l *Listener) { l.Pause(context.Background(), 1) }, paused},
+		"Finish": {func(l *Listener) { _ = l.Finish(true) }, draining},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inner := slowToEnter{listen(t), make(chan struct{}, 9), make(chan struct{})}
+			l := newListener(inner)
+			all := loop(l)
+			wait(t, "Accept is not called", inner.called)
+			ended := async(func() { end.begin(l) })
+			l.until(t, name+" does not begin", func() bool { return l.state == end.state })
+			setDeadline(t, l, time.Now().Add(time.Hour))
+			close(inner.enter)
+			begin := time.Now()
+			wait(t, name+" does not return", ended)
+			if d := time.Since(begin); d > drainTimeout*3/4 {
+				t.Errorf("%s took %v", name, d)
 			}
-		}
-	}()
-	l.untilParked(t, 1)
-	finished := async(func() { _ = l.Finish(true) })
-	for range waiting {
-		wantConn(t, all)
-	}
-	wantError(t, all, net.ErrClosed)
-	wait(t, "Finish does not return", finished)
-	if err := l.SetDeadline(past); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("SetDeadline after Close: %v, want net.ErrClosed", err)
+			_ = l.Close()
+			wantError(t, all, net.ErrClosed)
+			if err := l.SetDeadline(past); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("SetDeadline after Close: %v, want net.ErrClosed", err)
+			}
+		})
 	}
 }
 

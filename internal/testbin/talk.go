@@ -75,8 +75,8 @@ func talk(c net.Conn, l grace.Drainer, goodbye bool) {
 		_, _ = fmt.Fprintln(c, line) // what fails here fails to read, too
 	}
 	var err error
+	defer c.Close() // the process may be gone after that
 	defer func() { play.Emit(play.Event{Event: play.Log, Text: "handler comes back: " + text(err)}) }()
-	defer c.Close()
 	defer context.AfterFunc(conn.Context(), func() {
 		play.Emit(play.Event{Event: play.Log, Text: "handler is told: " + context.Cause(conn.Context()).Error()})
 		if goodbye {
