@@ -133,6 +133,7 @@ func acceptLate(t *testing.T, network string, f func(l grace.Drainer)) (l grace.
 	if err != nil {
 		t.Fatal(err)
 	}
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	return l, conn.(grace.Conn)
 }
 

@@ -241,10 +241,10 @@ func TestTermTimeout(t *testing.T) {
 			var kept []*testbin.Wire
 			for i, l := range cfg.Listens {
 				w := testbin.Dial(t, l, addrs[i])
-				say(t, w, "", pid)
+				say(t, w, "linger 100ms", pid)
 				kept = append(kept, w)
 				w = testbin.Dial(t, l, addrs[i])
-				say(t, w, "", pid)
+				say(t, w, "linger 100ms", pid)
 				w.Send("half")
 				kept = append(kept, w)
 			}

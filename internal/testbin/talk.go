@@ -65,7 +65,8 @@ func (l patientListener) Accept() (net.Conn, error) {
 	}
 }
 
-// talk answers what play.Answer does, and "deadline D", which sets one for l.
+// talk answers what play.Answer does, "deadline D", which sets one for l, and "linger
+// D", after which it takes that long to come back.
 func talk(c net.Conn, l grace.Drainer, goodbye bool) {
 	conn := belowTLS(c).(grace.Conn)
 	var writing sync.Mutex
@@ -76,7 +77,11 @@ func talk(c net.Conn, l grace.Drainer, goodbye bool) {
 	}
 	var err error
 	defer c.Close() // the process may be gone after that
-	defer func() { play.Emit(play.Event{Event: play.Log, Text: "handler comes back: " + text(err)}) }()
+	var linger time.Duration
+	defer func() {
+		time.Sleep(linger)
+		play.Emit(play.Event{Event: play.Log, Text: "handler comes back: " + text(err)})
+	}()
 	defer context.AfterFunc(conn.Context(), func() {
 		play.Emit(play.Event{Event: play.Log, Text: "handler is told: " + context.Cause(conn.Context()).Error()})
 		if goodbye {
@@ -95,6 +100,10 @@ func talk(c net.Conn, l grace.Drainer, goodbye bool) {
 		if d, ok := strings.CutPrefix(line, "deadline "); ok {
 			say(setDeadline(l, d))
 			continue
+		}
+		if d, ok := strings.CutPrefix(line, "linger "); ok {
+			linger, _ = time.ParseDuration(d)
+			line = ""
 		}
 		say(play.Answer(line))
 	}
