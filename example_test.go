@@ -1,6 +1,8 @@
 package grace_test
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -91,4 +93,59 @@ func ExampleNewListener() {
 	// Output:
 	// grace: already closed
 	// answered meanwhile
+}
+
+// A protocol with a goodbye loses no request: the server says it when it drains, and
+// the client, which sends nothing after that, closes the connection.
+func ExampleConn() {
+	handle := func(c grace.Conn) {
+		defer c.Close()
+		stop := context.AfterFunc(c.Context(), func() { fmt.Fprintln(c, "goodbye") })
+		defer stop()
+		requests := bufio.NewReader(c)
+		for {
+			c.SetIdle(requests.Buffered() == 0)
+			request, err := requests.ReadString('\n')
+			if err != nil {
+				return
+			}
+			c.SetIdle(false)
+			fmt.Fprint(c, "you say ", request)
+		}
+	}
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	listener := grace.NewListener(l.(*net.TCPListener))
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go handle(c.(grace.Conn))
+		}
+	}()
+
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		log.Fatal(err)
+	}
+	answers := bufio.NewScanner(client)
+	fmt.Fprintln(client, "hello")
+	answers.Scan()
+	fmt.Println(answers.Text())
+	go func() {
+		defer client.Close()
+		answers.Scan()
+		fmt.Println(answers.Text())
+	}()
+	if err := listener.Close(); err != nil { // as Wait does
+		log.Fatal(err)
+	}
+	// Output:
+	// you say hello
+	// goodbye
 }

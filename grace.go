@@ -25,9 +25,9 @@
 //
 // Package gracehttp serves http.Servers. Package gracenet has Listen functions
 // that inherit sockets. This package has what they are built on: a [Listener]
-// that drains, [Process.Inherit], [Process.CloseParent] and [Process.Wait] for
-// servers of any protocol, and [Process.Run] for servers that need to know more
-// than that about a restart:
+// that drains, as [Drainer] and [Conn] describe, [Process.Inherit],
+// [Process.CloseParent] and [Process.Wait] for servers of any protocol, and
+// [Process.Run] for servers that need to know more than that about a restart:
 //
 //	listeners, err := grace.Inherit()
 //	if errors.Is(err, grace.ErrNotInheriting) {
@@ -106,16 +106,26 @@ const (
 	DefaultStartTimeout = time.Minute
 	// DefaultStandby is how long the parent can take over from a ready child.
 	DefaultStandby = 5 * time.Second
+	// DefaultIdleGrace is how long idle connections stay open when draining has
+	// begun.
+	DefaultIdleGrace = 500 * time.Millisecond
 )
 
 // Process configures how this process is restarted. The zero value works. Where
 // several take part in one process, the longest times count.
 type Process struct {
 	// TermTimeout is how long Wait lets the connections of its listeners go on
-	// after it was told to stop; zero means until the last one is closed. For Run
-	// it is how long Drain may take. A service manager that is waiting for the end
-	// is asked for as much time, unless it is zero.
+	// when it drains; zero means until the last one is closed. Those that are left
+	// then are closed, and their handlers have one more second to come back. For
+	// Run it is how long Drain may take. A service manager that is waiting for the
+	// end is asked for as much time, unless it is zero.
 	TermTimeout time.Duration
+
+	// IdleGrace is how long connections that are idle, as [Conn] describes, stay
+	// open when Wait drains: a request may be on its way to them. It begins with the
+	// drain, or when the connection becomes idle if that is later. Zero means
+	// DefaultIdleGrace, a negative time none. Run leaves it to its service.
+	IdleGrace time.Duration
 
 	// StartTimeout is how long a child may take from its start to being ready.
 	// One that takes longer is killed, and this process serves on. Zero means
@@ -232,16 +242,16 @@ func (p *Process) Run(ctx context.Context, s Service) error {
 // Wait lets signals restart and stop the service that listens on listeners. It
 // blocks until a signal ends this process's part in it: SIGTERM, or SIGUSR2 when
 // the new process has taken over. Then it closes all listeners, as
-// [NewListener] describes, and returns the errors of that, or an error when the
-// connections take longer than TermTimeout.
+// [NewListener] describes, and returns the errors of that. When the connections
+// take longer than TermTimeout it closes them, and returns an error.
+//
+// A listener of another type that implements [Drainer] is shut down in the same
+// way; any other one is just closed.
 //
 // A restart that fails does not end Wait. SIGINT is left to the program.
 func (p *Process) Wait(listeners []Listener) error {
 	handoff.This().List(sockets(listeners))
-	return shared.serve(context.Background(), &member{
-		process: p,
-		service: &waiting{listeners: listeners, timeout: p.TermTimeout, abort: make(chan struct{})},
-	})
+	return shared.serve(context.Background(), &member{process: p, service: newWaiting(p, listeners)})
 }
 
 // CloseParent says that this process is ready to serve: the parent, if there is
@@ -328,7 +338,16 @@ func Restart(listeners []Listener) error { return defaultProcess.Restart(listene
 type waiting struct {
 	listeners []Listener
 	timeout   time.Duration
-	abort     chan struct{}
+	idleGrace time.Duration
+
+	ctx context.Context // ends when nothing is to be waited for any more
+	cut context.CancelCauseFunc
+}
+
+func newWaiting(p *Process, listeners []Listener) *waiting {
+	w := &waiting{listeners: listeners, timeout: p.TermTimeout, idleGrace: max(0, orDefault(p.IdleGrace, DefaultIdleGrace))}
+	w.ctx, w.cut = context.WithCancelCause(context.Background())
+	return w
 }
 
 func (w *waiting) each(f func(*listener)) {
@@ -366,14 +385,14 @@ func (w *waiting) Resume() {
 func (w *waiting) Connections() (n int) {
 	for _, l := range w.listeners {
 		if l, ok := l.(*listener); ok {
-			n += int(l.open.Load())
+			n += l.open()
 		}
 	}
 	return n
 }
 
 // Abort implements Aborter.
-func (w *waiting) Abort() { close(w.abort) }
+func (w *waiting) Abort() { w.cut(errAborted) }
 
 var (
 	errTermTimeout = errors.New("grace: TERM timeout in closing listeners")
@@ -381,23 +400,25 @@ var (
 )
 
 func (w *waiting) Drain() error {
+	defer w.cut(nil)
+	if w.timeout > 0 {
+		timer := time.AfterFunc(w.timeout, func() { w.cut(errTermTimeout) })
+		defer timer.Stop()
+	}
 	closed := make(chan error, len(w.listeners))
 	for _, l := range w.listeners {
-		go func() { closed <- l.Close() }() // after the timeout they end with the process
-	}
-	var timeout <-chan time.Time
-	if w.timeout > 0 {
-		timeout = time.After(w.timeout)
+		go func() { closed <- w.shutdown(l) }()
 	}
 	var errs []error
 	for range w.listeners {
 		select {
 		case err := <-closed:
+			if err != nil && w.ctx.Err() != nil {
+				return w.kill()
+			}
 			errs = append(errs, err)
-		case <-timeout:
-			return errTermTimeout
-		case <-w.abort:
-			return errAborted
+		case <-w.ctx.Done():
+			return w.kill()
 		}
 	}
 	// One error is returned as it is.
@@ -405,4 +426,34 @@ func (w *waiting) Drain() error {
 		return errs[0]
 	}
 	return errors.Join(errs...)
+}
+
+func (w *waiting) shutdown(l Listener) error {
+	switch l := l.(type) {
+	case *listener:
+		return l.shutdown(w.ctx, w.idleGrace)
+	case Drainer:
+		return l.Shutdown(w.ctx)
+	}
+	return l.Close() // when it takes too long it ends with the process
+}
+
+// kill closes all connections and returns why. When the time is over the program
+// goes on after that, so handlers are waited for a little: those that were in Read
+// or Write come back at once.
+func (w *waiting) kill() error {
+	why := context.Cause(w.ctx)
+	late, cancel := context.WithTimeout(context.Background(), comeBack)
+	defer cancel()
+	w.each(func(l *listener) {
+		l.kill()
+		if why != errTermTimeout {
+			return
+		}
+		select {
+		case <-l.none:
+		case <-late.Done():
+		}
+	})
+	return why
 }

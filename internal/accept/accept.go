@@ -29,6 +29,8 @@ type Listener struct {
 	parked  int           // Accept calls that wait for Resume or Close
 	err     error         // of Close
 
+	deadline time.Time // that of the program, while it accepts
+
 	patience time.Duration // of one Accept while draining
 }
 
@@ -75,6 +77,23 @@ func (l *Listener) setDeadline(t time.Time) {
 	if d, ok := l.Listener.(deadliner); ok {
 		_ = d.SetDeadline(t)
 	}
+}
+
+// SetDeadline sets the deadline of Accept. While the listener is paused it has no
+// effect, and none any more once Finish was called: there are deadlines of ours
+// then.
+func (l *Listener) SetDeadline(t time.Time) error {
+	d, ok := l.Listener.(deadliner)
+	if !ok {
+		return os.ErrNoDeadline
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.deadline = t
+	if l.state == paused || l.state == draining {
+		return nil
+	}
+	return d.SetDeadline(t)
 }
 
 // Accept waits for the next connection. It returns net.ErrClosed after Close,
@@ -170,7 +189,7 @@ func (l *Listener) Pause(ctx context.Context, loops int) {
 	l.wait(ctx, func() bool { return l.state != paused || l.inside == 0 && l.parked >= loops })
 }
 
-// Resume takes up accepting after Pause.
+// Resume takes up accepting after Pause, with the deadline of SetDeadline.
 func (l *Listener) Resume() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -181,7 +200,7 @@ func (l *Listener) Resume() {
 	l.wait(context.Background(), func() bool { return l.inside == 0 || l.state != paused })
 	if l.state == paused {
 		l.state = open
-		l.setDeadline(time.Time{})
+		l.setDeadline(l.deadline)
 		l.change()
 	}
 }

@@ -347,6 +347,117 @@ func TestDeadlineOfTheProgram(t *testing.T) {
 	t.Error("Accept does not return net.ErrClosed")
 }
 
+// A deadline that is set with ours in between holds when the listener accepts, and
+// neither ends a Pause nor is lost by it.
+func TestSetDeadline(t *testing.T) {
+	for name, set := range map[string]func(t *testing.T, l *Listener, deadline time.Time){
+		"before": func(t *testing.T, l *Listener, deadline time.Time) {
+			setDeadline(t, l, deadline)
+			l.Pause(context.Background(), 0)
+		},
+		"while paused": func(t *testing.T, l *Listener, deadline time.Time) {
+			l.Pause(context.Background(), 0)
+			setDeadline(t, l, deadline)
+		},
+		"twice": func(t *testing.T, l *Listener, deadline time.Time) {
+			l.Pause(context.Background(), 0)
+			setDeadline(t, l, deadline)
+			l.Resume()
+			l.Pause(context.Background(), 0)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newListener(listen(t))
+			deadline := time.Now().Add(50 * time.Millisecond)
+			set(t, l, deadline)
+			all := loop2(l)
+			waited := make(chan struct{})
+			time.AfterFunc(time.Until(deadline)+moment, func() { close(waited) })
+			select {
+			case a := <-all:
+				t.Fatalf("Accept returns %v, %v while paused", a.conn, a.err)
+			case <-waited:
+			}
+			l.untilParked(t, 1)
+			l.Resume()
+			wantError(t, all, os.ErrDeadlineExceeded)
+
+			// One that is yet to come, or none, lets connections through.
+			l.Pause(context.Background(), 0)
+			setDeadline(t, l, time.Now().Add(time.Hour))
+			l.Resume()
+			dial(t, l)
+			for a := range all { // deadlines from before may be left
+				if a.err == nil {
+					_ = a.conn.Close()
+					break
+				}
+			}
+			setDeadline(t, l, past)
+			wantError(t, all, os.ErrDeadlineExceeded)
+			_ = l.Close()
+			for a := range all {
+				if errors.Is(a.err, net.ErrClosed) {
+					return
+				}
+			}
+			t.Error("Accept does not return net.ErrClosed")
+		})
+	}
+}
+
+func setDeadline(t *testing.T, l *Listener, deadline time.Time) {
+	t.Helper()
+	if err := l.SetDeadline(deadline); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// slowToEnter is a listener on a busy machine: Accept begins only when told to.
+type slowToEnter struct {
+	*net.TCPListener
+	called, enter chan struct{}
+}
+
+func (l slowToEnter) Accept() (net.Conn, error) {
+	l.called <- struct{}{}
+	<-l.enter
+	return l.TCPListener.Accept()
+}
+
+// The deadlines by which Pause and Finish wake Accept are not undone by one that the
+// program sets meanwhile.
+func TestSetDeadlineLeavesOursAlone(t *testing.T) {
+	for name, end := range map[string]struct {
+		begin func(*Listener)
+		state state
+	}{
+		"Pause":  {func(l *Listener) { l.Pause(context.Background(), 1) }, paused},
+		"Finish": {func(l *Listener) { _ = l.Finish(true) }, draining},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inner := slowToEnter{listen(t), make(chan struct{}, 9), make(chan struct{})}
+			l := newListener(inner)
+			all := loop(l)
+			wait(t, "Accept is not called", inner.called)
+			ended := async(func() { end.begin(l) })
+			l.until(t, name+" does not begin", func() bool { return l.state == end.state })
+			setDeadline(t, l, time.Now().Add(time.Hour))
+			close(inner.enter)
+			begin := time.Now()
+			wait(t, name+" does not return", ended)
+			if d := time.Since(begin); d > drainTimeout*3/4 {
+				t.Errorf("%s took %v", name, d)
+			}
+			_ = l.Close()
+			wantError(t, all, net.ErrClosed)
+			if err := l.SetDeadline(past); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("SetDeadline after Close: %v, want net.ErrClosed", err)
+			}
+		})
+	}
+}
+
 // loop2 accepts until the listener is closed, and then closes the channel.
 func loop2(l *Listener) <-chan accepted {
 	all := make(chan accepted)
@@ -720,6 +831,9 @@ func TestWithoutDeadline(t *testing.T) {
 	l := newListener(struct{ net.Listener }{inner})
 	all := loop(l)
 	wait(t, "Pause blocks", async(func() { l.Pause(context.Background(), 1) }))
+	if err := l.SetDeadline(past); err != os.ErrNoDeadline {
+		t.Errorf("SetDeadline: %v, want os.ErrNoDeadline", err)
+	}
 	dial(t, l)
 	wantConn(t, all)
 	l.Resume()

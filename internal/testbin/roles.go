@@ -28,6 +28,7 @@ var roles = map[string]func(play.Config) error{
 	"env":          reportEnv,
 	"mixed":        serveMixed,
 	"asking":       serveAsking,
+	"talk":         serveTalk,
 }
 
 // serveMixed serves the networks that are not "tcp" with a raw server, in the
@@ -90,6 +91,10 @@ func preStart(cfg play.Config) error {
 
 // serveLines runs an accept loop until the listener is closed.
 func serveLines(l net.Listener, answer func(string) string) {
+	acceptAll(l, func(c net.Conn) { play.ServeConnWith(c, answer) })
+}
+
+func acceptAll(l net.Listener, serve func(net.Conn)) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -98,7 +103,7 @@ func serveLines(l net.Listener, answer func(string) string) {
 			}
 			return
 		}
-		go play.ServeConnWith(c, answer)
+		go serve(c)
 	}
 }
 
@@ -182,6 +187,11 @@ func serveListeners(cfg play.Config, listeners []grace.Listener, answer func(int
 		}
 		go serveLines(l, func(question string) string { return answer(i, question) })
 	}
+	return wait(cfg, listeners, addrs)
+}
+
+// wait says that this process serves, and waits for the end.
+func wait(cfg play.Config, listeners []grace.Listener, addrs []string) error {
 	p := rawProcess(cfg)
 	play.Emit(play.Event{Event: play.Serving, Addrs: addrs})
 	if err := p.CloseParent(); err != nil {
@@ -204,6 +214,7 @@ func serveListeners(cfg play.Config, listeners []grace.Listener, answer func(int
 func rawProcess(cfg play.Config) *grace.Process {
 	p := &grace.Process{
 		TermTimeout:   cfg.TermTimeout,
+		IdleGrace:     cfg.IdleGrace,
 		StartTimeout:  cfg.StartTimeout,
 		Standby:       cfg.Standby,
 		StopDelay:     cfg.StopDelay,

@@ -125,11 +125,17 @@ func Request(question string) string {
 // Line reads a line, for what is no HTTP.
 func (w *Wire) Line() string {
 	w.t.Helper()
-	line, err := w.r.ReadString('\n')
+	line, err := w.TryLine()
 	if err != nil {
 		w.t.Fatalf("read a line: %q, %v", line, err)
 	}
-	return strings.TrimRight(line, "\r\n")
+	return line
+}
+
+// TryLine is Line with an error.
+func (w *Wire) TryLine() (string, error) {
+	line, err := w.r.ReadString('\n')
+	return strings.TrimRight(line, "\r\n"), err
 }
 
 // Drain counts the bytes that come until the server closes the connection.

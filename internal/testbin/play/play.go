@@ -37,6 +37,8 @@ type Config struct {
 	StopDelay    time.Duration
 	TermTimeout  time.Duration
 
+	Goodbye bool // role talk: says so
+
 	WaitHijacked, HandOverIdle, ShareTicketKeys, FDStore, KeepPID bool
 
 	Delay    time.Duration     // before it does anything
@@ -54,7 +56,7 @@ type Config struct {
 type Listen struct {
 	Network string // for the role http: tcp, or unix; "named" asks for a name
 	Addr    string
-	TLS     bool
+	TLS     bool // for the roles http and talk
 	HTTP2   bool // too
 	Shared  bool // with SO_REUSEPORT
 }
