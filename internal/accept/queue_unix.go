@@ -3,14 +3,13 @@
 package accept
 
 import (
-	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// queued reports whether connections wait for l.
-func queued(l net.Listener) bool {
+// Queued reports whether something waits in the kernel for l, a socket of package net.
+func Queued(l any) bool {
 	c, ok := l.(syscall.Conn)
 	if !ok {
 		return false
