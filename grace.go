@@ -94,8 +94,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/facebookgo/grace/internal/handoff"
@@ -177,6 +175,10 @@ type Process struct {
 	// process executes the program anew, takes the listeners over from the child,
 	// and the child drains and exits. It is on for a process whose pid is 1.
 	KeepPID bool
+
+	// PacketConns are datagram sockets that Wait pauses on standby and drains, beside
+	// its listeners.
+	PacketConns []*PacketConn
 
 	// Logger gets a record for each step of a handover, see "Records" above. If
 	// it is nil, what is at level Warn and above goes to slog.Default: signals
@@ -333,127 +335,3 @@ func CloseParent() error { return defaultProcess.CloseParent() }
 
 // Restart calls [Process.Restart] on a default Process.
 func Restart(listeners []Listener) error { return defaultProcess.Restart(listeners) }
-
-// waiting is the service behind Wait.
-type waiting struct {
-	listeners []Listener
-	timeout   time.Duration
-	idleGrace time.Duration
-
-	ctx context.Context // ends when nothing is to be waited for any more
-	cut context.CancelCauseFunc
-}
-
-func newWaiting(p *Process, listeners []Listener) *waiting {
-	w := &waiting{listeners: listeners, timeout: p.TermTimeout, idleGrace: max(0, orDefault(p.IdleGrace, DefaultIdleGrace))}
-	w.ctx, w.cut = context.WithCancelCause(context.Background())
-	return w
-}
-
-func (w *waiting) each(f func(*listener)) {
-	var wg sync.WaitGroup
-	for _, l := range w.listeners {
-		// Another implementation of Listener goes on accepting until Drain.
-		if l, ok := l.(*listener); ok {
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
-				f(l)
-			}()
-		}
-	}
-	wg.Wait()
-}
-
-func (w *waiting) Start() {} // the program serves already
-
-// Pause implements Service. A listener that the child does not serve is ours until
-// the drain.
-func (w *waiting) Pause(ctx context.Context) {
-	w.each(func(l *listener) {
-		if !handoff.This().LastHolder(socket(l.Listener)) {
-			l.accept.Pause(ctx, 0)
-		}
-	})
-}
-
-func (w *waiting) Resume() {
-	w.each(func(l *listener) { l.accept.Resume() })
-}
-
-// Connections implements Counter.
-func (w *waiting) Connections() (n int) {
-	for _, l := range w.listeners {
-		if l, ok := l.(*listener); ok {
-			n += l.open()
-		}
-	}
-	return n
-}
-
-// Abort implements Aborter.
-func (w *waiting) Abort() { w.cut(errAborted) }
-
-var (
-	errTermTimeout = errors.New("grace: TERM timeout in closing listeners")
-	errAborted     = errors.New("grace: the successor died, closing listeners was cut short")
-)
-
-func (w *waiting) Drain() error {
-	defer w.cut(nil)
-	if w.timeout > 0 {
-		timer := time.AfterFunc(w.timeout, func() { w.cut(errTermTimeout) })
-		defer timer.Stop()
-	}
-	closed := make(chan error, len(w.listeners))
-	for _, l := range w.listeners {
-		go func() { closed <- w.shutdown(l) }()
-	}
-	var errs []error
-	for range w.listeners {
-		select {
-		case err := <-closed:
-			if err != nil && w.ctx.Err() != nil {
-				return w.kill()
-			}
-			errs = append(errs, err)
-		case <-w.ctx.Done():
-			return w.kill()
-		}
-	}
-	// One error is returned as it is.
-	if errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil }); len(errs) == 1 {
-		return errs[0]
-	}
-	return errors.Join(errs...)
-}
-
-func (w *waiting) shutdown(l Listener) error {
-	switch l := l.(type) {
-	case *listener:
-		return l.shutdown(w.ctx, w.idleGrace)
-	case Drainer:
-		return l.Shutdown(w.ctx)
-	}
-	return l.Close() // when it takes too long it ends with the process
-}
-
-// kill closes all connections and returns why. When the time is over the program
-// goes on after that, so handlers are waited for a little: those that were in Read
-// or Write come back at once.
-func (w *waiting) kill() error {
-	why := context.Cause(w.ctx)
-	late, cancel := context.WithTimeout(context.Background(), comeBack)
-	defer cancel()
-	w.each(func(l *listener) {
-		l.kill()
-		if why != errTermTimeout {
-			return
-		}
-		select {
-		case <-l.none:
-		case <-late.Done():
-		}
-	})
-	return why
-}

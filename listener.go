@@ -122,6 +122,11 @@ func (l *listener) Accept() (net.Conn, error) {
 	return conn, nil
 }
 
+func (l *listener) holds() any                { return socket(l.Listener) }
+func (l *listener) pause(ctx context.Context) { l.accept.Pause(ctx, 0) }
+func (l *listener) resume()                   { l.accept.Resume() }
+func (l *listener) gone() <-chan struct{}     { return l.none }
+
 func (l *listener) begin() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -114,7 +114,12 @@ func (p *Process) claim() {
 		}
 		p.own(in, sockets[i])
 	}
+	var links []meta
 	for _, extra := range m.extras {
+		if extra.link && passedTo(extra.fd) {
+			links = append(links, extra)
+			continue
+		}
 		if !passedTo(extra.fd) {
 			p.err = inheritError(extra.fd, syscall.EBADF)
 			continue
@@ -129,6 +134,7 @@ func (p *Process) claim() {
 		p.own(in, socket)
 	}
 	p.untaken = len(p.inherited)
+	p.claimLinks(links)
 }
 
 // unnamed is the name that sd_listen_fds_with_names(3) has for what has none.
@@ -481,6 +487,7 @@ func (p *Process) Ready() (first bool, err error) {
 		in.taken = true
 	}
 	p.untaken = 0
+	p.dropLinks()
 	switch {
 	case p.control != nil:
 		if err := p.control.send(Ready, readyArgs(unused, p.taking())); err == nil {

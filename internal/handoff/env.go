@@ -109,6 +109,7 @@ type meta struct {
 	foreign bool   // it was not made by this family of processes
 	listed  bool   // it belongs to Process.Inherit
 	file    bool   // it is found by its name alone, whatever it is open on
+	link    bool   // it is a link to the parent; the name is the position of a socket
 
 	fd   int // of an extra
 	name string
@@ -120,7 +121,7 @@ func (m meta) flags() string {
 	for _, f := range []struct {
 		set    bool
 		letter byte
-	}{{m.foreign, 'f'}, {m.listed, 'l'}, {m.file, 'n'}} {
+	}{{m.foreign, 'f'}, {m.listed, 'l'}, {m.file, 'n'}, {m.link, 'k'}} {
 		if f.set {
 			b = append(b, f.letter)
 		}
@@ -134,6 +135,7 @@ func parseMeta(network, flags string) meta {
 		foreign: strings.Contains(flags, "f"),
 		listed:  strings.Contains(flags, "l"),
 		file:    strings.Contains(flags, "n"),
+		link:    strings.Contains(flags, "k"),
 	}
 }
 

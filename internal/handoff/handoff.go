@@ -257,7 +257,7 @@ func (p *Process) alone() {
 
 // LastHolder reports whether no other process of the family holds l, so that
 // connections that wait for it are reset when it is closed.
-func (p *Process) LastHolder(l net.Listener) bool {
+func (p *Process) LastHolder(l any) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s := p.find(l); s != nil {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -116,6 +117,21 @@ func (c *Child) start(argv0 string, offerControl, interim bool) error {
 		opened, files, passed = append(opened, fd), append(files, fd), append(passed, s)
 	}
 	c.sockets = passed
+	links, err := c.links()
+	defer func() {
+		for _, l := range links {
+			if l.ours >= 0 { // the child was not started
+				closeFD(l.ours)
+			}
+		}
+	}()
+	for _, l := range links {
+		m.extras = append(m.extras, meta{link: true, fd: len(files), name: strconv.Itoa(l.position)})
+		opened, files = append(opened, l.theirs), append(files, l.theirs)
+	}
+	if err != nil {
+		return fmt.Errorf("start new process: %w", tooMany(err, 0))
+	}
 	if offerControl {
 		ours, theirs, err := socketpair()
 		if err != nil {
@@ -153,6 +169,9 @@ func (c *Child) start(argv0 string, offerControl, interim bool) error {
 	// The child is not yet waited for, so that the pid is its own.
 	if c.process, err = os.FindProcess(pid); err != nil {
 		return fmt.Errorf("start new process: %w", err)
+	}
+	for i := range links {
+		links[i].begin()
 	}
 	if c.control != nil {
 		c.talks = true

@@ -39,7 +39,10 @@ type Socket struct {
 	take    func(net.Conn) bool // of TakeConns; nil if there is none
 	state   func() string       // of SetState; nil if there is none
 	passed  string              // what the parent has passed along
-	conn    syscall.Conn
+	link    int                 // descriptor of the link to the parent; 0 for none
+
+	serveLink func(net.Conn) // of OfferLink; nil if there is none
+	conn      syscall.Conn
 }
 
 // Add makes a listener or a packet connection, which was asked for as network and

@@ -28,6 +28,8 @@ var roles = map[string]func(play.Config) error{
 	"env":          reportEnv,
 	"mixed":        serveMixed,
 	"asking":       serveAsking,
+	"packets":      servePackets,
+	"sessions":     serveSessions,
 	"talk":         serveTalk,
 }
 

@@ -1,0 +1,289 @@
+//go:build unix
+
+package grace_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/facebookgo/grace/internal/testbin"
+	"github.com/facebookgo/grace/internal/testbin/play"
+)
+
+// asker sends datagrams, and never again when no answer comes.
+type asker struct {
+	net.Conn
+	number int
+}
+
+func newAsker(t *testing.T, network, addr string) *asker {
+	t.Helper()
+	var c net.Conn
+	var err error
+	if network == "unixgram" {
+		// It needs an address that can be answered.
+		own := filepath.Join(t.TempDir(), "client")
+		c, err = net.DialUnix(network, &net.UnixAddr{Net: network, Name: own}, &net.UnixAddr{Net: network, Name: addr})
+	} else {
+		c, err = net.Dial(network, addr)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return &asker{Conn: c}
+}
+
+func (a *asker) send(question string) error {
+	a.number++
+	_, err := fmt.Fprintf(a, "%d %s", a.number, question)
+	return err
+}
+
+// answer returns the answer to the last question. One to another is an error, since
+// none is sent twice.
+func (a *asker) answer() (string, error) {
+	if err := a.SetReadDeadline(time.Now().Add(testbin.Patience)); err != nil {
+		return "", err
+	}
+	b := make([]byte, 1<<16)
+	n, err := a.Read(b)
+	if err != nil {
+		return "", fmt.Errorf("datagram %d is lost: %w", a.number, err)
+	}
+	number, answer, _ := strings.Cut(string(b[:n]), " ")
+	if number != strconv.Itoa(a.number) {
+		return "", fmt.Errorf("got an answer to %s, want one to %d", number, a.number)
+	}
+	return answer, nil
+}
+
+func (a *asker) target(question string) (string, error) {
+	if err := a.send(question); err != nil {
+		return "", err
+	}
+	return a.answer()
+}
+
+func packetListens(dir string) []play.Listen {
+	return []play.Listen{
+		{Network: "udp", Addr: "127.0.0.1:0"},
+		{Network: "udp4", Addr: "127.0.0.1:0"},
+		{Network: "udp6", Addr: "[::1]:0"},
+		{Network: "udp", Addr: ":0"},
+		{Network: "unixgram", Addr: filepath.Join(dir, "datagrams")},
+	}
+}
+
+// dialable is an address that a client can send to.
+func dialable(addr string) string {
+	if port, ok := strings.CutPrefix(addr, "[::]:"); ok {
+		return "127.0.0.1:" + port
+	}
+	return addr
+}
+
+// Under a load of questions and answers not one datagram is lost, as none is without
+// a restart; and the sockets are the same in each process.
+func TestPacketsUnderLoad(t *testing.T) {
+	for _, standby := range []time.Duration{0, 100 * time.Millisecond} {
+		t.Run(standby.String(), func(t *testing.T) {
+			dir := t.TempDir()
+			cfg := play.Config{Role: "packets", Listens: packetListens(dir), Standby: standby}
+			s := testbin.Start(t, cfg)
+			pid, addrs := s.Newest()
+			s.WaitLog(pid, "signals restart and stop this process")
+			var targets []testbin.Target
+			for i, l := range cfg.Listens {
+				for range 4 {
+					targets = append(targets, newAsker(t, l.Network, dialable(addrs[i])).target)
+				}
+			}
+			load := testbin.NewLoad(t, targets...)
+			load.WaitMore(2000)
+			for range 10 {
+				old, new := s.Restart()
+				load.WaitPID(new)
+				s.WaitReturned(old)
+				s.WaitLog(new, "signals restart and stop this process")
+				load.WaitMore(500)
+			}
+			load.Stop()
+			if _, now := s.Newest(); fmt.Sprint(now) != fmt.Sprint(addrs) {
+				t.Errorf("addresses changed from %v to %v", addrs, now)
+			}
+			s.Stop()
+			if _, err := os.Lstat(filepath.Join(dir, "datagrams")); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("path after the stop: %v, want it gone", err)
+			}
+		})
+	}
+}
+
+// On standby the old process reads nothing; it reads again when the new one dies, and
+// what has come meanwhile is not lost.
+func TestPacketsOnStandby(t *testing.T) {
+	dir := t.TempDir()
+	cfg := play.Config{Role: "packets", Listens: packetListens(dir), Standby: time.Hour}
+	s := testbin.Start(t, cfg)
+	parent, addrs := s.Newest()
+	s.WaitLog(parent, "signals restart and stop this process")
+	for range 2 {
+		child := s.RestartPID(parent)
+		s.WaitLog(parent, fmt.Sprintf("step=standby pid=%d child=%d", parent, child))
+		s.Freeze(child)
+		var askers []*asker
+		for i, l := range cfg.Listens {
+			for range 5 {
+				a := newAsker(t, l.Network, dialable(addrs[i]))
+				if err := a.send(""); err != nil {
+					t.Fatal(err)
+				}
+				askers = append(askers, a)
+			}
+		}
+		s.Signal(child, syscall.SIGKILL)
+		for _, a := range askers {
+			if got, err := a.answer(); err != nil || got != strconv.Itoa(parent) {
+				t.Errorf("answer %q, %v, want one of %d", got, err, parent)
+			}
+		}
+	}
+	s.Signal(parent, syscall.SIGTERM)
+	s.WaitGone()
+}
+
+// What the old process has read it answers, also when the new one reads already.
+func TestSlowPacket(t *testing.T) {
+	release := filepath.Join(t.TempDir(), "release")
+	cfg := play.Config{Role: "packets", Listens: packetListens(t.TempDir())[:1]}
+	s := testbin.Start(t, cfg)
+	old, addrs := s.Newest()
+	s.WaitLog(old, "signals restart and stop this process")
+	slow, quick := newAsker(t, "udp", addrs[0]), newAsker(t, "udp", addrs[0])
+	if err := slow.send("until " + release); err != nil {
+		t.Fatal(err)
+	}
+	s.Wait("the slow question", func(e play.Event) bool { return e.Event == play.Asked })
+	_, new := s.Restart()
+	s.WaitLog(old, "draining")
+	if got, err := quick.target(""); err != nil || got != strconv.Itoa(new) {
+		t.Errorf("answer %q, %v, want one of %d", got, err, new)
+	}
+	if err := os.WriteFile(release, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := slow.answer(); err != nil || got != strconv.Itoa(old) {
+		t.Errorf("answer %q, %v, want one of %d", got, err, old)
+	}
+	s.WaitReturned(old)
+	s.WaitLog(new, "signals restart and stop this process")
+	s.Stop()
+}
+
+// A stop answers what has come before.
+func TestStopAnswersPackets(t *testing.T) {
+	cfg := play.Config{Role: "packets", Listens: packetListens(t.TempDir())}
+	s := testbin.Start(t, cfg)
+	pid, addrs := s.Newest()
+	s.WaitLog(pid, "signals restart and stop this process")
+	s.Freeze(pid)
+	var askers []*asker
+	for i, l := range cfg.Listens {
+		for range 8 {
+			a := newAsker(t, l.Network, dialable(addrs[i]))
+			if err := a.send(""); err != nil {
+				t.Fatal(err)
+			}
+			askers = append(askers, a)
+		}
+	}
+	s.Signal(pid, syscall.SIGTERM)
+	s.Signal(pid, syscall.SIGCONT)
+	for _, a := range askers {
+		if got, err := a.answer(); err != nil || got != strconv.Itoa(pid) {
+			t.Errorf("answer %q, %v, want one of %d", got, err, pid)
+		}
+	}
+	s.WaitGone()
+}
+
+// A program that does not close its sockets holds the stop up for the TermTimeout.
+func TestPacketsTermTimeout(t *testing.T) {
+	s := testbin.Start(t, play.Config{Role: "packets", PreStart: "deaf", Listens: packetListens(t.TempDir())[:1], TermTimeout: 50 * time.Millisecond})
+	pid, _ := s.Newest()
+	s.WaitLog(pid, "signals restart and stop this process")
+	s.Signal(pid, syscall.SIGTERM)
+	if e := s.WaitReturned(pid); e.Text != "grace: TERM timeout in closing listeners" {
+		t.Errorf("Wait returned %q", e.Text)
+	}
+	s.WaitGone()
+}
+
+// session is a client of the role sessions.
+type session struct {
+	*asker
+	t          *testing.T
+	generation byte
+	pid        int
+	count      int
+}
+
+func newSession(t *testing.T, addr string) *session {
+	t.Helper()
+	s := &session{asker: newAsker(t, "udp", addr), t: t}
+	s.exchange()
+	return s
+}
+
+func (s *session) ask(name string) string {
+	s.t.Helper()
+	if _, err := s.Write(append([]byte{s.generation}, name...)); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.SetReadDeadline(time.Now().Add(testbin.Patience)); err != nil {
+		s.t.Fatal(err)
+	}
+	b := make([]byte, 1000)
+	n, err := s.Read(b)
+	if err != nil {
+		s.t.Fatalf("session %s of generation %d: %v", s.name(), s.generation, err)
+	}
+	return string(b[:n])
+}
+
+func (s *session) name() string { return s.LocalAddr().String() }
+
+// exchange asks once, and must be answered by the process that has the session.
+func (s *session) exchange() {
+	s.t.Helper()
+	answer := s.ask(s.name())
+	var generation, pid, count int
+	var name string
+	if _, err := fmt.Sscan(answer, &generation, &pid, &name, &count); err != nil {
+		s.t.Fatalf("session of generation %d, process %d: answer %q", s.generation, s.pid, answer)
+	}
+	s.count++
+	if s.generation == 0 {
+		s.generation, s.pid = byte(generation), pid
+	}
+	if generation != int(s.generation) || pid != s.pid || name != s.name() || count != s.count {
+		s.t.Errorf("answer %q, want %d %d %s %d", answer, s.generation, s.pid, s.name(), s.count)
+	}
+}
+
+func (s *session) end() {
+	s.t.Helper()
+	if got := s.ask("end " + s.name()); got != "ended" {
+		s.t.Errorf("end of a session: %q", got)
+	}
+}
