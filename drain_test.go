@@ -350,8 +350,12 @@ func TestGoodbyeLosesNothing(t *testing.T) {
 	cfg := play.Config{Role: "talk", Listens: listens, IdleGrace: testbin.Patience, Goodbye: true}
 	s, pid, addrs := talking(t, cfg)
 	var targets []testbin.Target
+	var hangUps []func()
 	for i := range 64 {
-		targets = append(targets, testbin.Talk(t, listens[i%len(listens)], addrs[i%len(listens)]))
+		target, hangUp := testbin.Talk(listens[i%len(listens)], addrs[i%len(listens)])
+		targets = append(targets, target)
+		t.Cleanup(hangUp)
+		hangUps = append(hangUps, hangUp)
 	}
 	load := testbin.NewLoad(t, targets...)
 	load.WaitPID(pid)
@@ -365,5 +369,8 @@ func TestGoodbyeLosesNothing(t *testing.T) {
 		}
 	}
 	load.Stop()
+	for _, hangUp := range hangUps {
+		hangUp()
+	}
 	s.Stop()
 }

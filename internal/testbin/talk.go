@@ -12,7 +12,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/facebookgo/grace"
@@ -125,17 +124,16 @@ func belowTLS(c net.Conn) net.Conn {
 }
 
 // Talk asks a server of the role talk, on one connection for as long as the server
-// keeps it, and never twice.
-func Talk(t *testing.T, l play.Listen, addr string) Target {
+// keeps it, and never twice. hangUp closes it, when nobody asks any more.
+func Talk(l play.Listen, addr string) (target Target, hangUp func()) {
 	var w *Wire
-	hangUp := func() {
+	hangUp = func() {
 		if w != nil {
 			_ = w.Close()
 			w = nil
 		}
 	}
-	t.Cleanup(hangUp)
-	return func(question string) (string, error) {
+	target = func(question string) (string, error) {
 		if w == nil {
 			var err error
 			if w, err = TryDial(l, addr); err != nil {
@@ -156,4 +154,5 @@ func Talk(t *testing.T, l play.Listen, addr string) Target {
 		}
 		return line, err
 	}
+	return target, hangUp
 }
