@@ -47,6 +47,7 @@ func TestForward(t *testing.T) {
 		if e := s.WaitReturned(sessions[0].pid); e.Text != "" {
 			t.Errorf("process %d returned %q", e.PID, e.Text)
 		}
+		s.WaitExit(sessions[0].pid) // until then it may get packets that it does not read
 		for _, c := range all[3] {
 			c.exchange()
 		}
