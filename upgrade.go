@@ -30,7 +30,7 @@ func (l *loop) upgrade() (done bool) {
 		return l.failed(begin, nil, err)
 	}
 	l.starts()
-	child, err := l.h.Start(true, l.keepsPID())
+	child, err := l.h.Start(handoff.Options{Control: true, Interim: l.keepsPID(), Stderr: l.asked != nil && !isJournal()})
 	if err != nil {
 		return l.failed(begin, nil, err)
 	}

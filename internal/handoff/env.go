@@ -90,6 +90,8 @@ type marker struct {
 	since   int64  // when the parent was started, in seconds since 1970; 0 if it does not tell
 	sockets []meta // one for each descriptor, or none at all
 
+	tap tapMark // the pipe for standard error
+
 	interim bool  // the child serves only until its parent has executed the program anew
 	fds     []int // descriptors of the sockets, if they are not those from firstFD
 	again   bool  // the process was asked to restart once more
@@ -118,6 +120,9 @@ func (m marker) String() string {
 	}
 	if m.since != 0 {
 		fmt.Fprintf(&b, " since=%d", m.since)
+	}
+	if t := m.tap; t.w != 0 {
+		fmt.Fprintf(&b, " stderr=%d,%d,%d,%d,%d", t.w, t.r, t.inode, t.dev, t.ino)
 	}
 	if m.interim {
 		b.WriteString(" interim=1")
@@ -178,6 +183,8 @@ func parseMarker(value string) (marker, error) {
 			m.gen, err = strconv.Atoi(v)
 		case "since":
 			m.since, err = strconv.ParseInt(v, 10, 64)
+		case "stderr":
+			m.tap, err = parseTap(v)
 		case "interim":
 			m.interim = v == "1"
 		case "again":
@@ -204,6 +211,15 @@ func parseMarker(value string) (marker, error) {
 		return marker{}, errMarker
 	}
 	return m, nil
+}
+
+func parseTap(v string) (tapMark, error) {
+	var t tapMark
+	_, err := fmt.Sscanf(v, "%d,%d,%d,%d,%d", &t.w, &t.r, &t.inode, &t.dev, &t.ino)
+	if err != nil || t.w < firstFD || t.r < firstFD || t.w == t.r {
+		return tapMark{}, errMarker
+	}
+	return t, nil
 }
 
 // childEnv is the environment of a child: that of its parent, with the

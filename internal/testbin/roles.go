@@ -28,6 +28,7 @@ var roles = map[string]func(play.Config) error{
 	"env":          reportEnv,
 	"mixed":        serveMixed,
 	"asking":       serveAsking,
+	"talks":        talk,
 }
 
 // serveMixed serves the networks that are not "tcp" with a raw server, in the
