@@ -43,9 +43,13 @@ type UpgradeError struct {
 	Child int           // its pid; 0 if none was started
 	After time.Duration // since the upgrade began
 
-	// Stderr is what was last written to standard error since the child was
-	// started, by whomever: 20 lines and 4 KB at most. It is only known where
-	// standard error is a file that this process may read, on Linux.
+	// Stderr is what was last written to standard error, 20 lines and 4 KB at most,
+	// on Linux. If that is a file that this process may read, it is what was written
+	// since the child was started, by whomever. If it is a pipe, a FIFO, a stream
+	// socket or /dev/null, it is what the child has written between the
+	// initialisation of this package in it and the moment when it was ready. It is
+	// empty for a terminal, for the journal, and for a child that sends standard
+	// error elsewhere.
 	Stderr string
 
 	// Journal is the command that shows what the child has written to standard
@@ -215,6 +219,9 @@ func (l *loop) fails(child *handoff.Child, err error) {
 	failure := &UpgradeError{Err: err, Child: pid, After: time.Since(l.started)}
 	if child != nil && l.asked != nil {
 		failure.Stderr, failure.Journal = l.stderr.tail(), journalOf(pid)
+		if b, cut := child.Stderr(); len(b) != 0 {
+			failure.Stderr = lastLines(b, cut)
+		}
 	}
 	l.answer(child, failure)
 }

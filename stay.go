@@ -52,6 +52,7 @@ func (l *loop) comeBack(child *handoff.Child, again bool) (done bool) {
 	log := stepLog(handlerOf(members), stepStart)
 	if !e.ended {
 		log.Info("program is executed anew", "child", child.PID())
+		l.engine.controls.close() // who has asked is answered before
 		// Until the program can catch it again, it would be its end.
 		signal.Ignore(restartSignals...)
 		err := stay.Exec(e.more)

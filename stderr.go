@@ -6,16 +6,24 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/facebookgo/grace/internal/handoff"
 )
 
-// The last words of a child. It has our standard error itself, and nothing is put
-// between: a pipe would break under the child, or a process that it has started,
-// when this one exits, and what a program sees that asks whether it writes to a
-// terminal or to the journal would change. So only what can be read back is told.
+// The last words of a child, for who waits for its upgrade. In the end it has our
+// standard error itself, and nothing is between: a pipe would break under it, or a
+// process that it has started, when this one exits, and a program that asks whether
+// it writes to a terminal or to the journal would be told something else. So:
+//
+//   - A file is read back.
+//   - The journal is asked, with the command of journalOf.
+//   - A terminal shows it.
+//   - For a pipe, a FIFO, a socket or /dev/null package handoff puts a pipe of its own
+//     between, until the child is ready. See stderr_linux.go there.
 
 const (
 	tailLines = 20
-	tailBytes = 4 << 10
+	tailBytes = handoff.StderrTail
 )
 
 // mark is a place in the file that is standard error.
@@ -56,7 +64,7 @@ func (m mark) tail() string {
 // lastLines returns the last lines of b. If it was cut, its first line is not whole.
 func lastLines(b []byte, cut bool) string {
 	if cut {
-		if _, whole, ok := bytes.Cut(b, []byte{'\n'}); ok {
+		if _, whole, ok := bytes.Cut(b, []byte{'\n'}); ok && len(whole) != 0 {
 			b = whole
 		}
 	}
@@ -67,10 +75,16 @@ func lastLines(b []byte, cut bool) string {
 	return strings.Join(lines[max(0, len(lines)-tailLines):], "")
 }
 
+// isJournal reports whether standard error is the journal.
+func isJournal() bool {
+	stream := os.Getenv("JOURNAL_STREAM")
+	return stream != "" && stream == stderrID()
+}
+
 // journalOf is the command that shows what pid has written to standard error, if
 // that is the journal.
 func journalOf(pid int) string {
-	if stream := os.Getenv("JOURNAL_STREAM"); stream == "" || stream != stderrID() {
+	if !isJournal() {
 		return ""
 	}
 	return "journalctl _PID=" + strconv.Itoa(pid)

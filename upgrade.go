@@ -31,7 +31,7 @@ func (l *loop) upgrade() (done bool) {
 	}
 	l.starts()
 	for try := 1; ; try++ {
-		child, err := l.h.Start(true, l.keepsPID())
+		child, err := l.h.Start(handoff.Options{Control: true, Interim: l.keepsPID(), Stderr: l.asked != nil && !isJournal()})
 		if err != nil {
 			return l.failed(begin, nil, err)
 		}

@@ -35,7 +35,7 @@ type Error struct {
 	// These are about an upgrade that has failed.
 	Child   int           // the new process; 0 if none was started
 	Took    time.Duration // until it had failed
-	Stderr  string        // what was last written to standard error, if that is a file
+	Stderr  string        // what it has last written to standard error, where that is known: see grace.UpgradeError
 	Journal string        // the command that shows it, if it went to the journal
 
 	code string

@@ -186,6 +186,7 @@ func (p *Process) claimMarker() (marker, bool) {
 	if m.parent != p.ppid && isGrace(p.ppid) {
 		if m.control != 0 {
 			closeFD(m.control)
+			m.tap.close()
 		}
 		return marker{}, false
 	}
@@ -201,8 +202,11 @@ func (p *Process) claimMarker() (marker, bool) {
 	if m.control != 0 {
 		if p.control, err = newControl(m.control); err == nil {
 			p.control.takes = true
+			p.tapped = newTapped(m.tap, p.control)
 			_ = p.control.send(Hello, version, os.Getpid())
 			p.states = m.states
+		} else {
+			m.tap.close()
 		}
 	}
 	p.ppid = m.parent
@@ -478,6 +482,10 @@ func (p *Process) Ready() (first bool, err error) {
 		return false, nil
 	}
 	p.ready = true
+	if p.tapped != nil {
+		p.tapped.release()
+		p.tapped = nil
+	}
 	var unused []int
 	for i, in := range p.inherited {
 		if !in.taken && in.available() {

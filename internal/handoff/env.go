@@ -93,6 +93,8 @@ type marker struct {
 	sockets []meta // one for each descriptor, or none at all
 	extras  []meta // what is passed beyond LISTEN_FDS, each with its descriptor and its name
 
+	tap tapMark // the pipe for standard error
+
 	interim  bool  // the child serves only until its parent has executed the program anew
 	comeback bool  // the process has executed the program anew
 	fds      []int // descriptors of the sockets then: they are not those from firstFD
@@ -248,6 +250,9 @@ func (m marker) String() string {
 	if m.since != 0 {
 		fmt.Fprintf(&b, " since=%d", m.since)
 	}
+	if t := m.tap; t.w != 0 {
+		fmt.Fprintf(&b, " stderr=%d,%d,%d,%d,%d", t.w, t.r, t.inode, t.dev, t.ino)
+	}
 	if m.interim {
 		b.WriteString(" interim=1")
 	}
@@ -302,6 +307,8 @@ func parseMarker(value string) (marker, error) {
 			m.gen, err = strconv.Atoi(v)
 		case "since":
 			m.since, err = strconv.ParseInt(v, 10, 64)
+		case "stderr":
+			m.tap, err = parseTap(v)
 		case "interim":
 			m.interim = v == "1"
 		case "comeback":
@@ -331,6 +338,15 @@ func parseMarker(value string) (marker, error) {
 		m.sockets, m.extras, m.fds = nil, nil, nil
 	}
 	return m, nil
+}
+
+func parseTap(v string) (tapMark, error) {
+	var t tapMark
+	_, err := fmt.Sscanf(v, "%d,%d,%d,%d,%d", &t.w, &t.r, &t.inode, &t.dev, &t.ino)
+	if err != nil || t.w < firstFD || t.r < firstFD || t.w == t.r {
+		return tapMark{}, errMarker
+	}
+	return t, nil
 }
 
 // childEnv is the environment of a child: that of its parent, with the

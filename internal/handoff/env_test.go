@@ -192,6 +192,7 @@ func TestMarker(t *testing.T) {
 		{marker{parent: 812}, "1 parent=812"},
 		{marker{parent: 812, control: 5, inode: 90210}, "1 parent=812 control=5 inode=90210"},
 		{marker{parent: 1, control: 3, inode: 1<<64 - 1}, "1 parent=1 control=3 inode=18446744073709551615"},
+		{marker{parent: 812, control: 5, inode: 90210, tap: tapMark{6, 7, 90215, 13, 1<<64 - 1}}, "1 parent=812 control=5 inode=90210 stderr=6,7,90215,13,18446744073709551615"},
 		{marker{parent: 812, sockets: []meta{{}}}, "1 parent=812 sockets="},
 		{marker{parent: 812, sockets: []meta{{}, {}}}, "1 parent=812 sockets=,"},
 		{marker{parent: 812, control: 7, inode: 9, sockets: []meta{
@@ -249,6 +250,12 @@ func TestParseMarkerRejects(t *testing.T) {
 		"1 parent=812 control=2", // standard error is no control socket
 		"1 parent=812 control=5 inode=-9",
 		"1 parent=812 control=5 inode=18446744073709551616",
+		"1 parent=812 stderr=",
+		"1 parent=812 stderr=6,7,9,1",
+		"1 parent=812 stderr=2,7,9,1,1",
+		"1 parent=812 stderr=6,0,9,1,1",
+		"1 parent=812 stderr=6,6,9,1,1",
+		"1 parent=812 stderr=6,7,-9,1,1",
 		"1 parent=812 rubbish",
 		"1 parent=812 table=2",
 		"1 parent=812 table=x",
@@ -272,6 +279,7 @@ func FuzzParseMarker(f *testing.F) {
 		"1 parent=812",
 		"1 parent=812 control=5 inode=90210 sockets=tcp+l,unix+f",
 		"1 parent=812 control=0 inode=7",
+		"1 parent=812 control=5 inode=90210 stderr=6,7,90215,13,90101",
 		"1 parent=812 control=2",
 		"1 parent=812 sockets=",
 		"1 parent=812 sockets=,+fl,+,a=b+c",

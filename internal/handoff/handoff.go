@@ -11,15 +11,16 @@
 // A parent does not know its child's pid before it exists, so it can't set
 // LISTEN_PID. It sets a variable of our own instead,
 //
-//	GRACE_HANDOVER=1 parent=812 control=5 inode=90210 states=1 generation=2 since=1764042570 sockets=tcp+l,unix+f
+//	GRACE_HANDOVER=1 parent=812 control=5 inode=90210 states=1 generation=2 since=1764042570 stderr=6,7,90215,13,90101 sockets=tcp+l,unix+f
 //
 // with its pid, the descriptor of the control socket and that socket's inode (no
 // such keys where there is no control socket), how many messages "state" it will
 // send, which generation of the service the child is, when the parent was
-// started, in seconds since 1970, and for each socket the network that was asked
-// for and flags: f, foreign, was not made by this family of processes and must
-// never be unlinked; l, listed, belongs to grace.Inherit. The child removes the
-// variable when this package is initialised and sets LISTEN_PID to its own pid.
+// started, in seconds since 1970, the pipe for standard error, if there is one, and
+// for each socket the network that was asked for and flags: f, foreign, was not
+// made by this family of processes and must never be unlinked; l, listed, belongs
+// to grace.Inherit. The child removes the variable when this package is
+// initialised and sets LISTEN_PID to its own pid.
 //
 // # Control socket
 //
@@ -40,6 +41,26 @@
 //	                               SCM_RIGHTS in the same order, all in one message
 //
 // End of file says that the other process has gone.
+//
+// # Standard error
+//
+// A parent that somebody has asked for the last words of its child makes a pipe,
+// on Linux, if its standard error is a pipe, a FIFO, a stream socket or the null
+// device, and passes both ends outside LISTEN_FDS: stderr= has the descriptor to
+// write to, the one to read from, which is non-blocking, the pipe's inode, and the
+// device and inode of the standard error of the parent. The parent moves what is
+// written there to its own standard error.
+//
+// A child whose standard error is that one puts the end to write in its place, and
+// closes its descriptor. It puts back what was there before it says ready, and when
+// the control socket shows that the parent has gone, unless descriptor 2 is another
+// one by then. From that moment on it moves, like the parent, what is left in the
+// pipe and what is still written to it: processes that it has started before may
+// have it. It closes its end to read after the last of those.
+//
+// A child that does not know the key leaves its standard error alone. It has two
+// descriptors then that nobody writes to or reads from. One with the original
+// protocol passes them on; a child of that one, with this package, closes them.
 //
 // # Keeping the pid
 //
@@ -85,6 +106,7 @@ type Process struct {
 	paths  []*Socket       // unixgram sockets that End may have to remove
 
 	control *control      // to the parent; nil if there is none
+	tapped  *tapped       // until Ready; nil if the parent does not listen
 	states  int           // messages State that are still to come
 	ready   bool          // Ready was called
 	failed  bool          // Fail was called

@@ -37,6 +37,8 @@ type Child struct {
 	closed   chan struct{}
 	reader   sync.WaitGroup
 	talks    bool        // over control, from the start on
+	tap      *tap        // nil if nobody listens to its standard error
+	ready    bool        // Hold was called
 	leaving  atomic.Bool // it has said that it goes
 	spoke    atomic.Bool // it has said anything
 	disowned atomic.Bool
@@ -45,14 +47,19 @@ type Child struct {
 	waitErr  error
 }
 
+// Options say what a child is started for.
+type Options struct {
+	Control bool // offer the control socket; a child without one says "ready" by SIGTERM
+	Interim bool // the child serves until this process has executed the program anew
+	Stderr  bool // listen to its standard error until it is ready, if that can be done
+}
+
 // Start starts the program anew: os.Args looked up again, in the directory where
 // this process was started, with the environment as it is, the standard
-// descriptors, and all sockets that are still open. It offers the control socket
-// if it is told to; a child without one says "ready" by SIGTERM. A child for the
-// interim serves until this process has executed the program anew.
+// descriptors, and all sockets that are still open.
 //
 // Nothing is left open or running when it fails.
-func (p *Process) Start(offerControl, interim bool) (*Child, error) {
+func (p *Process) Start(o Options) (*Child, error) {
 	if len(os.Args) == 0 {
 		return nil, errors.New("start new process: os.Args is empty")
 	}
@@ -72,8 +79,11 @@ func (p *Process) Start(offerControl, interim bool) (*Child, error) {
 		exited:   make(chan struct{}),
 	}
 	p.mu.Unlock()
-	if err := c.start(argv0, offerControl, interim); err != nil {
+	if err := c.start(argv0, o); err != nil {
 		c.closeControl()
+		if c.tap != nil {
+			c.tap.close()
+		}
 		return nil, err
 	}
 	go c.wait() // ends with the child, or with this process
@@ -84,7 +94,7 @@ func (p *Process) Start(offerControl, interim bool) (*Child, error) {
 // says "ready" by SIGTERM, and lives on if this process exits right away. It is
 // reaped.
 func (p *Process) StartAlone() (pid int, err error) {
-	c, err := p.Start(false, false)
+	c, err := p.Start(Options{})
 	if err != nil {
 		return 0, err
 	}
@@ -92,7 +102,7 @@ func (p *Process) StartAlone() (pid int, err error) {
 	return c.pid, nil
 }
 
-func (c *Child) start(argv0 string, offerControl, interim bool) error {
+func (c *Child) start(argv0 string, o Options) error {
 	var opened []int
 	defer func() {
 		for _, fd := range opened {
@@ -100,7 +110,7 @@ func (c *Child) start(argv0 string, offerControl, interim bool) error {
 		}
 	}()
 	files := []int{stdFD(os.Stdin), stdFD(os.Stdout), stdFD(os.Stderr)}
-	m := marker{parent: os.Getpid(), gen: c.parent.Generation() + 1, interim: interim, since: max(c.parent.born.Unix(), 0)}
+	m := marker{parent: os.Getpid(), gen: c.parent.Generation() + 1, interim: o.Interim, since: max(c.parent.born.Unix(), 0)}
 	var names []string
 	var passed []*Socket
 	var states []string
@@ -132,7 +142,7 @@ func (c *Child) start(argv0 string, offerControl, interim bool) error {
 	if err != nil {
 		return fmt.Errorf("start new process: %w", tooMany(err, 0))
 	}
-	if offerControl {
+	if o.Control {
 		ours, theirs, err := socketpair()
 		if err != nil {
 			return fmt.Errorf("start new process: make control socket: %w", tooMany(err, 0))
@@ -150,6 +160,12 @@ func (c *Child) start(argv0 string, offerControl, interim bool) error {
 			return fmt.Errorf("start new process: %w", err)
 		}
 	}
+	if o.Control && o.Stderr {
+		if c.tap = newTap(files[2]); c.tap != nil {
+			m.tap = c.tap.mark(len(files))
+			files = append(files, c.tap.ends()...)
+		}
+	}
 	if m.needsTable(names) {
 		fd, inode, err := writeTable(m.tableText(names))
 		if err != nil {
@@ -160,7 +176,7 @@ func (c *Child) start(argv0 string, offerControl, interim bool) error {
 		files = append(files, fd)
 	}
 	// One that serves in the interim, or that says nothing, must be ours to reap.
-	asSibling := offerControl && !interim && underManager()
+	asSibling := o.Control && !o.Interim && underManager()
 	pid, sibling, err := forkExec(argv0, os.Args, c.parent.dir, childEnv(os.Environ(), names, m), files, asSibling)
 	if err != nil {
 		return fmt.Errorf("start new process: %w", startError(argv0, c.parent.dir, err))
@@ -172,6 +188,9 @@ func (c *Child) start(argv0 string, offerControl, interim bool) error {
 	}
 	for i := range links {
 		links[i].begin()
+	}
+	if c.tap != nil {
+		c.tap.start()
 	}
 	if c.control != nil {
 		c.talks = true
@@ -392,6 +411,7 @@ func (c *Child) Struck(sig syscall.Signal) bool {
 func (c *Child) Hold(ready string) {
 	c.parent.mu.Lock()
 	defer c.parent.mu.Unlock()
+	c.ready = true
 	if c.holds || c.died {
 		return
 	}

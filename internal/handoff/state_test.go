@@ -276,7 +276,7 @@ func TestStateGoesOverTheControlSocketAlone(t *testing.T) {
 	defer r.Close()
 	os.Args = []string{"/bin/sh", "-c", "env; echo $0 $*; echo; exec cat <&4"}
 	os.Stdout = w
-	c, err := p.Start(true, false)
+	c, err := p.Start(Options{Control: true})
 	os.Args, os.Stdout = args, stdout
 	_ = w.Close()
 	if err != nil {

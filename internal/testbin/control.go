@@ -4,6 +4,7 @@ package testbin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -60,7 +61,12 @@ func serveAsking(cfg play.Config) error {
 			go func() {
 				defer asking.Done()
 				play.Emit(play.Event{Event: play.Log, Text: "Upgrade begins"})
-				play.Emit(play.Event{Event: play.Log, Text: "Upgrade: " + text(grace.Upgrade(context.Background()))})
+				err := grace.Upgrade(context.Background())
+				var failure *grace.UpgradeError
+				if errors.As(err, &failure) && failure.Stderr != "" {
+					play.Emit(play.Event{Event: play.Log, Text: "Stderr: " + failure.Stderr})
+				}
+				play.Emit(play.Event{Event: play.Log, Text: "Upgrade: " + text(err)})
 			}()
 		}
 	}()

@@ -31,6 +31,7 @@ var roles = map[string]func(play.Config) error{
 	"packets":      servePackets,
 	"sessions":     serveSessions,
 	"talk":         serveTalk,
+	"says":         serveSays,
 }
 
 // serveMixed serves the networks that are not "tcp" with a raw server, in the

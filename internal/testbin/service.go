@@ -261,6 +261,13 @@ func (s *Service) readErrors(r *os.File) {
 	}
 }
 
+// Errors returns what was written to standard error so far.
+func (s *Service) Errors() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stderr.String()
+}
+
 // Events returns what has happened so far.
 func (s *Service) Events() []play.Event {
 	s.mu.Lock()

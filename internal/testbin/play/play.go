@@ -49,8 +49,27 @@ type Config struct {
 
 	ControlSocket string
 	ReplaceStale  bool
+	Says          Says
 	Records       bool // role http: report the records of the option Logger
 }
+
+// Says is what a server of the role "says" does before it serves, in this order.
+type Says struct {
+	Lines    int    // how many it writes to standard error
+	Helper   string // start a process that writes HelperLines there when there is this file
+	Redirect string // make this file standard error, and say so there
+	Until    string // wait for this file
+	More     int    // write as many lines again
+	Then     string // "fatal" or "panic"; or else it serves
+}
+
+// Line is a line that is written to standard error.
+func Line(who string, i int) string {
+	return fmt.Sprintf("%s %d %s\n", who, i, strings.Repeat(".", 90))
+}
+
+// HelperLines is more than a pipe holds.
+const HelperLines = 1000
 
 // Listen is one address.
 type Listen struct {
@@ -145,8 +164,8 @@ func Handle(w http.ResponseWriter, r *http.Request) {
 
 // Answer is what all servers can do: "" for the pid, "sleep 1s" for the pid
 // after that time, "until FILE" for the pid as soon as there is that file, "fds"
-// for the open descriptors, "goroutines" for their number, "env NAME", "dir",
-// and "run" for what the program prints that is installed now. "limit R N" sets
+// for the open descriptors, "goroutines" for their number, "stderr TEXT" to write
+// that to standard error, "env NAME", "dir", and "run" for what the program prints that is installed now. "limit R N" sets
 // the resource limit R, "exit 1" and "panic" end the process.
 func Answer(question string) string {
 	verb, arg, _ := strings.Cut(question, " ")
@@ -189,6 +208,9 @@ func Answer(question string) string {
 		return fmt.Sprint(runtime.NumGoroutine())
 	case "fds":
 		return Descriptors()
+	case "stderr":
+		fmt.Fprintln(os.Stderr, arg)
+		return "written"
 	case "env":
 		return os.Getenv(arg)
 	case "run":
