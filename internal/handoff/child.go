@@ -103,8 +103,8 @@ func (p *Process) claim() {
 		in := &inherited{fd: at(i), file: file}
 		in.Name = names[i]
 		// A parent with the original protocol made the socket itself, unless a
-		// stale LISTEN_PID says that it was given one.
-		in.Foreign = p.origin != Legacy || pid != ""
+		// stale LISTEN_PID or marker says that it was given one.
+		in.Foreign = p.origin != Legacy || pid != "" || slices.ContainsFunc(m.sockets, func(s meta) bool { return s.foreign })
 		if marked && len(m.sockets) == n {
 			s := m.sockets[i]
 			in.Network, in.Foreign, in.listed = s.network, s.foreign, s.listed
@@ -115,12 +115,14 @@ func (p *Process) claim() {
 		p.own(in, sockets[i])
 	}
 	for _, extra := range m.extras {
-		if !passedTo(extra.fd) {
-			p.err = inheritError(extra.fd, syscall.EBADF)
+		if id, err := identify(extra.fd); err != nil || id.ino != extra.inode || !passedTo(extra.fd) {
+			if marked { // or else what was between our parent and us has closed it
+				p.err = inheritError(extra.fd, syscall.EBADF)
+			}
 			continue
 		}
 		in := &inherited{fd: extra.fd, file: os.NewFile(uintptr(extra.fd), extra.name)}
-		in.Name, in.Network, in.Foreign = extra.name, extra.network, extra.foreign
+		in.Name, in.Network, in.Foreign, in.pathID = extra.name, extra.network, extra.foreign, extra.path
 		socket := notSocket
 		if !extra.file {
 			socket, _ = checkSocket(extra.fd)
@@ -170,18 +172,9 @@ func (p *Process) claimMarker() (marker, bool) {
 	// is closed, or something else.
 	if m.control != 0 {
 		id, err := identify(m.control)
-		if err != nil || id.inode() != m.inode || !passedTo(m.control) {
+		if err != nil || id.ino != m.inode || !passedTo(m.control) {
 			return marker{}, false
 		}
-	}
-	// A child with the original protocol knows neither variable nor descriptor,
-	// and has passed both on to us. It is the one that waits for our signal. A
-	// wrapper script between our parent and us is no such process.
-	if m.parent != p.ppid && isGrace(p.ppid) {
-		if m.control != 0 {
-			closeFD(m.control)
-		}
-		return marker{}, false
 	}
 	if m.table != 0 {
 		text, err := readTable(m.table, m.tableInode)
@@ -191,6 +184,16 @@ func (p *Process) claimMarker() (marker, bool) {
 		if err != nil {
 			m.sockets, m.extras = nil, nil // those that listen are found by their addresses
 		}
+	}
+	// A child with the original protocol knows neither variable nor descriptors,
+	// and has passed all of it on to us. It is the one that waits for our signal,
+	// and has no use for the extras. A wrapper script between our parent and us is no
+	// such process.
+	if m.parent != p.ppid && isGrace(p.ppid) {
+		if m.control != 0 {
+			closeFD(m.control)
+		}
+		return marker{sockets: m.sockets, extras: m.extras}, false
 	}
 	if m.control != 0 {
 		if p.control, err = newControl(m.control); err == nil {
@@ -473,8 +476,12 @@ func (p *Process) Ready() (first bool, err error) {
 	}
 	p.ready = true
 	var unused []int
+	var paths []string // of those
 	for i, in := range p.inherited {
 		if !in.taken && in.available() {
+			if path := p.pathOf(in); path != "" {
+				paths = append(paths, path)
+			}
 			_ = in.file.Close()
 			unused = append(unused, i)
 		}
@@ -492,16 +499,45 @@ func (p *Process) Ready() (first bool, err error) {
 		}
 		p.control.close() // the parent has gone
 		p.control = nil
+		removeAll(paths)
 		if p.comeback {
 			go p.reapInterim() // ends with the process that has gone
 		}
-	case p.origin == Parent || p.origin == Legacy:
+	case p.origin == Parent || p.origin == Legacy: // which is not told what is unused
+		removeAll(paths)
 		if err := terminateParent(p.ppid); err != nil {
 			return true, fmt.Errorf("failed to close parent: %w", err)
 		}
 	}
 	p.alone()
 	return true, nil
+}
+
+// pathOf is the path of a unix socket that this family of processes has made, or "".
+// mu is held.
+func (p *Process) pathOf(in *inherited) string {
+	if in.kind == kindFile || in.Foreign {
+		return ""
+	}
+	typ, err := checkSocket(in.fd)
+	if err != nil {
+		return ""
+	}
+	addr := socketAddr(in.fd, typ)
+	if !hasPath(addr) {
+		return ""
+	}
+	path := p.absolute(addr.String())
+	if id, ok := socketAt(path); !ok || in.kind == kindDatagram && id != in.pathID {
+		return "" // by now something else is there
+	}
+	return path
+}
+
+func removeAll(paths []string) {
+	for _, path := range paths {
+		_ = os.Remove(path)
+	}
 }
 
 // readyArgs tells the positions of sockets that this process closed unused, and of
@@ -547,6 +583,10 @@ func (p *Process) watchParent() {
 	c.receive(func(m Message) bool {
 		switch m.Word {
 		case Main:
+			p.mu.Lock()
+			p.alone()
+			p.mu.Unlock()
+		case Leaving: // so does what has served in the interim, and takes nothing back
 			p.mu.Lock()
 			p.alone()
 			p.mu.Unlock()

@@ -231,10 +231,13 @@ func Descriptors() string {
 	return strings.Join(list, " ")
 }
 
-// isKept reports whether the socket fd is a listener or a control socket, which
-// has no name. Another one is the connection of a client, and may be closed by
-// now.
+// isKept reports whether the socket fd is a listener, a datagram socket, or a control
+// socket, which has no name. Another one is the connection of a client, and may be
+// closed by now.
 func isKept(fd int) bool {
+	if typ, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_TYPE); err == nil && typ == syscall.SOCK_DGRAM {
+		return true
+	}
 	listens, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
 	if err != nil || listens != 0 {
 		return err == nil
