@@ -346,16 +346,25 @@ func (p *Process) indexAddresses() map[string][]*inherited {
 	return p.byAddr
 }
 
-// Names lists the names of what is still to be asked for, each once.
+// maxNames is how many names an error lists.
+const maxNames = 20
+
+// Names lists the names of what is still to be asked for, each once, and says what they
+// are if that is not a listener. Where there are many it lists the first.
 func (p *Process) Names() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.claim()
 	var names []string
 	for _, in := range p.inherited {
-		if in.Name != "" && in.available() && !slices.Contains(names, in.Name) {
-			names = append(names, in.Name)
+		name := in.Name + in.kind.note()
+		if in.Name == "" || !in.available() || slices.Contains(names, name) {
+			continue
 		}
+		if len(names) == maxNames {
+			return append(names, "...")
+		}
+		names = append(names, name)
 	}
 	return names
 }

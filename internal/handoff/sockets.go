@@ -22,6 +22,17 @@ const (
 	kindFile                 // anything else, which is found by its name alone
 )
 
+// note is what an error adds to the name of something that is no listener.
+func (k kind) note() string {
+	switch k {
+	case kindDatagram:
+		return " (a datagram socket)"
+	case kindFile:
+		return " (a file)"
+	}
+	return ""
+}
+
 // fileID tells whether two descriptors are the same socket, or two paths the same
 // file.
 type fileID struct{ dev, ino uint64 }
@@ -106,10 +117,11 @@ func (p *Process) notePath(s *Socket) {
 	if s.kind != kindDatagram || s.Foreign || !hasPath(s.addr()) {
 		return
 	}
-	if path := s.addr().String(); s.made { // now
-		s.path, _ = filepath.Abs(path)
+	path := s.addr().String()
+	s.path, _ = filepath.Abs(path) // now, or where the program has gone again
+	if s.made {
 		s.pathID, _ = socketAt(s.path)
-	} else {
+	} else if !s.atPath() {
 		s.path = p.absolute(path)
 	}
 	if s.pathID != (fileID{}) {

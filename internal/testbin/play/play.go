@@ -49,7 +49,8 @@ type Config struct {
 
 	ControlSocket string
 	ReplaceStale  bool
-	Records       bool // role http: report the records of the option Logger
+	KeepAlive     time.Duration // role http: of ListenConfig
+	Records       bool          // role http: report the records of the option Logger
 }
 
 // Listen is one address.
