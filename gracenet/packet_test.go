@@ -248,7 +248,7 @@ func TestUnixgramPath(t *testing.T) {
 	s.Deploy(without)
 	_, child := s.Restart()
 	s.WaitReturned(old)
-	testbin.Poll(t, "the path to be gone", func() bool { _, err := os.Lstat(path); return err != nil })
+	goes(t, path)
 	s.Deploy(cfg)
 	s.WaitLog(child, "signals restart and stop this process")
 	s.Signal(child, syscall.SIGTERM)

@@ -485,11 +485,10 @@ func (p *Process) Ready() (first bool, err error) {
 	}
 	p.ready = true
 	var unused []int
-	var paths []string // of those
 	for i, in := range p.inherited {
 		if !in.taken && in.available() {
-			if path := p.pathOf(in); path != "" {
-				paths = append(paths, path)
+			if a := p.pathOf(in); a.Name != "" {
+				p.unused = append(p.unused, a)
 			}
 			_ = in.file.Close()
 			unused = append(unused, i)
@@ -508,12 +507,14 @@ func (p *Process) Ready() (first bool, err error) {
 		}
 		p.control.close() // the parent has gone
 		p.control = nil
-		removeAll(paths)
+		p.removeUnused()
 		if p.comeback {
 			go p.reapInterim() // ends with the process that has gone
 		}
 	case p.origin == Parent || p.origin == Legacy: // which is not told what is unused
-		removeAll(paths)
+		for _, a := range p.unused {
+			_ = os.Remove(a.Name)
+		}
 		if err := terminateParent(p.ppid); err != nil {
 			return true, fmt.Errorf("failed to close parent: %w", err)
 		}
@@ -522,31 +523,37 @@ func (p *Process) Ready() (first bool, err error) {
 	return true, nil
 }
 
-// pathOf is the path of a unix socket that this family of processes has made, or "".
-// mu is held.
-func (p *Process) pathOf(in *inherited) string {
+// pathOf is the address of a unix socket with a path that this family of processes
+// has made, or the zero value. mu is held.
+func (p *Process) pathOf(in *inherited) (none net.UnixAddr) {
 	if in.kind == kindFile || in.Foreign {
-		return ""
+		return none
 	}
 	typ, err := checkSocket(in.fd)
 	if err != nil {
-		return ""
+		return none
 	}
-	addr := socketAddr(in.fd, typ)
-	if !hasPath(addr) {
-		return ""
+	addr, ok := socketAddr(in.fd, typ).(*net.UnixAddr)
+	if !ok || !hasPath(addr) {
+		return none
 	}
-	path := p.absolute(addr.String())
-	if id, ok := socketAt(path); !ok || in.kind == kindDatagram && id != in.pathID {
-		return "" // by now something else is there
+	addr.Name = p.absolute(addr.Name)
+	if id, ok := socketAt(addr.Name); !ok || in.kind == kindDatagram && id != in.pathID {
+		return none // by now something else is there
 	}
-	return path
+	return *addr
 }
 
-func removeAll(paths []string) {
-	for _, path := range paths {
-		_ = os.Remove(path)
+// removeUnused removes the paths of sockets that nobody here has asked for, when the
+// parent has gone. It has removed them itself, unless it was killed or did not learn
+// of it. mu is held.
+func (p *Process) removeUnused() {
+	for _, a := range p.unused {
+		if abandoned(a) {
+			_ = os.Remove(a.Name)
+		}
 	}
+	p.unused = nil
 }
 
 // readyArgs tells the positions of sockets that this process closed unused, and of
@@ -612,6 +619,7 @@ func (p *Process) watchParent() {
 	c.closeFDs()
 	p.control = nil
 	p.alone()
+	p.removeUnused()
 	comeback := p.comeback
 	p.mu.Unlock()
 	if comeback {

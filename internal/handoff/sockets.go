@@ -143,14 +143,24 @@ func (p *Process) End() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.paths {
-		if p.last(s) && s.atPath() {
+		if p.last(s) && s.atPath() && (isOpen(s.conn) || abandoned(net.UnixAddr{Net: "unixgram", Name: s.path})) {
 			_ = os.Remove(s.path)
 		}
 	}
 	p.paths = nil
 }
 
+// abandoned reports whether no process has the socket at a any more.
+func abandoned(a net.UnixAddr) bool {
+	c, err := net.Dial(a.Net, a.Name)
+	if err == nil {
+		_ = c.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
 // atPath reports whether s is what is at its path: by now that may be another socket.
+// The file of one that is closed may be another with the same number.
 func (s *Socket) atPath() bool {
 	id, ok := socketAt(s.path)
 	return ok && id == s.pathID
