@@ -8,4 +8,7 @@ import (
 	"github.com/facebookgo/grace/internal/testbin"
 )
 
-func TestMain(m *testing.M) { testbin.Main(m) }
+func TestMain(m *testing.M) { testbin.Main(m, roles...) }
+
+// roles are the servers of this package.
+var roles []testbin.Role

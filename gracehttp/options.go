@@ -92,7 +92,8 @@ func ControlSocket(path string) option {
 }
 
 // ListenConfig is how sockets are made that were not inherited, as the field of
-// gracenet.Net describes it. The default is the zero value.
+// gracenet.Net describes it. Its keep-alive probes are for the connections of inherited
+// ones as well. The default is the zero value.
 func ListenConfig(c net.ListenConfig) option {
 	return func(a *app) { a.net.ListenConfig = c }
 }

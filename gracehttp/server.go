@@ -89,9 +89,9 @@ func (s *server) keeps(r *http.Request) bool {
 
 func (s *server) serve() error {
 	defer close(s.served)
-	var l net.Listener = s.listener
+	l := s.app.probed(s.listener)
 	if s.watches() {
-		l = watching{s.listener, s}
+		l = watching{l, s}
 	}
 	switch {
 	case !s.secure:
@@ -116,10 +116,36 @@ func (s *server) closeListener() {
 // it does.
 func (s *server) takeConn(c net.Conn) bool {
 	return s.handed.put(c, func() {
-		var l net.Listener = s.handed
+		l := s.app.probed(s.handed)
 		if s.watches() {
 			l = watching{l, s}
 		}
 		_ = s.http.Serve(l) // if it fails, so does serve
 	})
+}
+
+// probed is l with the keep-alive probes of ListenConfig on what it accepts. Package
+// net sees to that for a listener that it has made, but not for an inherited one.
+func (a *app) probed(l net.Listener) net.Listener {
+	if c := a.net.ListenConfig; c.KeepAlive != 0 || c.KeepAliveConfig.Enable {
+		return probing{l, a}
+	}
+	return l
+}
+
+type probing struct {
+	net.Listener
+	app *app
+}
+
+func (l probing) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if tcp, ok := c.(*net.TCPConn); ok {
+		config := l.app.net.ListenConfig.KeepAliveConfig
+		if period := l.app.net.ListenConfig.KeepAlive; !config.Enable {
+			config = net.KeepAliveConfig{Enable: period > 0, Idle: period}
+		}
+		_ = tcp.SetKeepAliveConfig(config) // a connection that has ended may refuse it
+	}
+	return c, err
 }

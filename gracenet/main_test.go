@@ -12,7 +12,13 @@ import (
 func TestMain(m *testing.M) { testbin.Main(m, roles...) }
 
 // roles are the servers of this package.
-var roles = []testbin.Role{{Name: "files", Serve: roleFiles}, {Name: "group", Serve: roleGroup}}
+var roles = []testbin.Role{
+	{Name: "files", Serve: roleFiles},
+	{Name: "group", Serve: roleGroup},
+	{Name: "kinds", Serve: roleKinds},
+	{Name: "later", Serve: roleLater},
+	{Name: "closes", Serve: roleCloses},
+}
 
 // net1 is the Net of the servers of this package.
 var net1 gracenet.Net

@@ -39,9 +39,13 @@ import (
 // one that has handed over; one that a service manager made is never removed.
 type Net struct {
 	// ListenConfig is how sockets are made that were not inherited: with which
-	// options of the socket (Control), keep-alive probes, and MPTCP. An inherited
-	// socket stays as it was made. The zero value is how net.ListenTCP,
-	// net.ListenUnix and net.ListenUDP do it.
+	// options of the socket (Control), and MPTCP. An inherited socket stays as it was
+	// made. The zero value is how net.ListenTCP, net.ListenUnix and net.ListenUDP do
+	// it; any other is how net.ListenConfig does, with MPTCP unless it is turned off.
+	//
+	// Keep-alive probes belong to a listener of package net, not to the socket: what
+	// an inherited one accepts has those that are the default. gracehttp sets those
+	// of ListenConfig in every process; other programs call SetKeepAliveConfig.
 	ListenConfig net.ListenConfig
 
 	// ReplaceStale makes a Listen function remove the path of a unix socket on

@@ -19,25 +19,30 @@ var errStale = errors.New("nobody listens there: a process that has crashed left
 
 // onPath calls listen for a unix socket. If its path is in the way, it says so, or
 // removes it when it is told to.
+//
+// One that is told to holds the lock from the beginning: for a moment, between bind
+// and listen, a socket that will be served looks like one that was left behind.
 func onPath[C any](n *Net, network, path string, listen func() (C, error)) (C, error) {
+	replace := n.ReplaceStale && path != "" && !strings.HasPrefix(path, "@")
+	var lockErr error
+	if replace {
+		var unlock func()
+		if unlock, lockErr = lockDir(filepath.Dir(path)); lockErr == nil {
+			defer unlock()
+		}
+	}
 	c, err := listen()
 	if !errors.Is(err, syscall.EADDRINUSE) || strings.HasPrefix(path, "@") {
 		return c, err
 	}
-	if !n.ReplaceStale {
-		if _, stale := staleAt(network, path); stale {
-			err = fmt.Errorf("%w: %w", err, errStale)
-		}
-		return c, err
-	}
-	unlock, lockErr := lockDir(filepath.Dir(path))
-	if lockErr != nil {
-		return c, fmt.Errorf("%w: can't be replaced: %w", err, lockErr)
-	}
-	defer unlock()
 	info, stale := staleAt(network, path)
-	if !stale {
+	switch {
+	case !stale:
 		return c, err
+	case !replace:
+		return c, fmt.Errorf("%w: %w", err, errStale)
+	case lockErr != nil:
+		return c, fmt.Errorf("%w: can't be replaced: %w", err, lockErr)
 	}
 	// Whoever does not know of the lock may have been quicker.
 	if now, statErr := os.Lstat(path); statErr != nil || !os.SameFile(info, now) {

@@ -103,8 +103,8 @@ func (p *Process) claim() {
 		in := &inherited{fd: at(i), file: file}
 		in.Name = names[i]
 		// A parent with the original protocol made the socket itself, unless a
-		// stale LISTEN_PID says that it was given one.
-		in.Foreign = p.origin != Legacy || pid != ""
+		// stale LISTEN_PID or marker says that it was given one.
+		in.Foreign = p.origin != Legacy || pid != "" || slices.ContainsFunc(m.sockets, func(s meta) bool { return s.foreign })
 		if marked && len(m.sockets) == n {
 			s := m.sockets[i]
 			in.Network, in.Foreign, in.listed = s.network, s.foreign, s.listed
@@ -116,16 +116,18 @@ func (p *Process) claim() {
 	}
 	var links []meta
 	for _, extra := range m.extras {
-		if extra.link && passedTo(extra.fd) {
+		if id, err := identify(extra.fd); err != nil || id.ino != extra.inode || !passedTo(extra.fd) {
+			if marked && !extra.link { // or else what was between our parent and us has closed it
+				p.err = inheritError(extra.fd, syscall.EBADF)
+			}
+			continue
+		}
+		if extra.link {
 			links = append(links, extra)
 			continue
 		}
-		if !passedTo(extra.fd) {
-			p.err = inheritError(extra.fd, syscall.EBADF)
-			continue
-		}
 		in := &inherited{fd: extra.fd, file: os.NewFile(uintptr(extra.fd), extra.name)}
-		in.Name, in.Network, in.Foreign = extra.name, extra.network, extra.foreign
+		in.Name, in.Network, in.Foreign, in.pathID = extra.name, extra.network, extra.foreign, extra.path
 		socket := notSocket
 		if !extra.file {
 			socket, _ = checkSocket(extra.fd)
@@ -134,7 +136,11 @@ func (p *Process) claim() {
 		p.own(in, socket)
 	}
 	p.untaken = len(p.inherited)
-	p.claimLinks(links)
+	if marked {
+		p.claimLinks(links)
+	} else {
+		closeLinks(links) // our parent does not know of them
+	}
 }
 
 // unnamed is the name that sd_listen_fds_with_names(3) has for what has none.
@@ -176,19 +182,9 @@ func (p *Process) claimMarker() (marker, bool) {
 	// is closed, or something else.
 	if m.control != 0 {
 		id, err := identify(m.control)
-		if err != nil || id.inode() != m.inode || !passedTo(m.control) {
+		if err != nil || id.ino != m.inode || !passedTo(m.control) {
 			return marker{}, false
 		}
-	}
-	// A child with the original protocol knows neither variable nor descriptor,
-	// and has passed both on to us. It is the one that waits for our signal. A
-	// wrapper script between our parent and us is no such process.
-	if m.parent != p.ppid && isGrace(p.ppid) {
-		if m.control != 0 {
-			closeFD(m.control)
-			m.tap.close()
-		}
-		return marker{}, false
 	}
 	if m.table != 0 {
 		text, err := readTable(m.table, m.tableInode)
@@ -198,6 +194,17 @@ func (p *Process) claimMarker() (marker, bool) {
 		if err != nil {
 			m.sockets, m.extras = nil, nil // those that listen are found by their addresses
 		}
+	}
+	// A child with the original protocol knows neither variable nor descriptors,
+	// and has passed all of it on to us. It is the one that waits for our signal,
+	// and has no use for the extras. A wrapper script between our parent and us is no
+	// such process.
+	if m.parent != p.ppid && isGrace(p.ppid) {
+		if m.control != 0 {
+			closeFD(m.control)
+			m.tap.close()
+		}
+		return marker{sockets: m.sockets, extras: m.extras}, false
 	}
 	if m.control != 0 {
 		if p.control, err = newControl(m.control); err == nil {
@@ -353,16 +360,25 @@ func (p *Process) indexAddresses() map[string][]*inherited {
 	return p.byAddr
 }
 
-// Names lists the names of what is still to be asked for, each once.
+// maxNames is how many names an error lists.
+const maxNames = 20
+
+// Names lists the names of what is still to be asked for, each once, and says what they
+// are if that is not a listener. Where there are many it lists the first.
 func (p *Process) Names() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.claim()
 	var names []string
 	for _, in := range p.inherited {
-		if in.Name != "" && in.available() && !slices.Contains(names, in.Name) {
-			names = append(names, in.Name)
+		name := in.Name + in.kind.note()
+		if in.Name == "" || !in.available() || slices.Contains(names, name) {
+			continue
 		}
+		if len(names) == maxNames {
+			return append(names, "...")
+		}
+		names = append(names, name)
 	}
 	return names
 }
@@ -489,6 +505,9 @@ func (p *Process) Ready() (first bool, err error) {
 	var unused []int
 	for i, in := range p.inherited {
 		if !in.taken && in.available() {
+			if a := p.pathOf(in); a.Name != "" {
+				p.unused = append(p.unused, a)
+			}
 			_ = in.file.Close()
 			unused = append(unused, i)
 		}
@@ -507,16 +526,53 @@ func (p *Process) Ready() (first bool, err error) {
 		}
 		p.control.close() // the parent has gone
 		p.control = nil
+		p.removeUnused()
 		if p.comeback {
 			go p.reapInterim() // ends with the process that has gone
 		}
-	case p.origin == Parent || p.origin == Legacy:
+	case p.origin == Parent || p.origin == Legacy: // which is not told what is unused
+		for _, a := range p.unused {
+			_ = os.Remove(a.Name)
+		}
 		if err := terminateParent(p.ppid); err != nil {
 			return true, fmt.Errorf("failed to close parent: %w", err)
 		}
 	}
 	p.alone()
 	return true, nil
+}
+
+// pathOf is the address of a unix socket with a path that this family of processes
+// has made, or the zero value. mu is held.
+func (p *Process) pathOf(in *inherited) (none net.UnixAddr) {
+	if in.kind == kindFile || in.Foreign {
+		return none
+	}
+	typ, err := checkSocket(in.fd)
+	if err != nil {
+		return none
+	}
+	addr, ok := socketAddr(in.fd, typ).(*net.UnixAddr)
+	if !ok || !hasPath(addr) {
+		return none
+	}
+	addr.Name = p.absolute(addr.Name)
+	if id, ok := socketAt(addr.Name); !ok || in.kind == kindDatagram && id != in.pathID {
+		return none // by now something else is there
+	}
+	return *addr
+}
+
+// removeUnused removes the paths of sockets that nobody here has asked for, when the
+// parent has gone. It has removed them itself, unless it was killed or did not learn
+// of it. mu is held.
+func (p *Process) removeUnused() {
+	for _, a := range p.unused {
+		if abandoned(a) {
+			_ = os.Remove(a.Name)
+		}
+	}
+	p.unused = nil
 }
 
 // readyArgs tells the positions of sockets that this process closed unused, and of
@@ -565,6 +621,10 @@ func (p *Process) watchParent() {
 			p.mu.Lock()
 			p.alone()
 			p.mu.Unlock()
+		case Leaving: // so does what has served in the interim, and takes nothing back
+			p.mu.Lock()
+			p.alone()
+			p.mu.Unlock()
 		case Take:
 			p.takeConns(c, m.Args)
 		case Ready:
@@ -578,6 +638,7 @@ func (p *Process) watchParent() {
 	c.closeFDs()
 	p.control = nil
 	p.alone()
+	p.removeUnused()
 	comeback := p.comeback
 	p.mu.Unlock()
 	if comeback {

@@ -113,8 +113,11 @@ type meta struct {
 	file    bool   // it is found by its name alone, whatever it is open on
 	link    bool   // it is a link to the parent; the name is the position of a socket
 
-	fd   int // of an extra
-	name string
+	// Of an extra.
+	fd    int
+	name  string
+	inode uint64 // of what fd is open on, which proves that it is the one meant
+	path  fileID // what was at the path of a unixgram socket when it was made
 }
 
 // flags are the letters that stand for m.
@@ -160,33 +163,56 @@ func parseSockets(value string) (sockets []meta) {
 	return sockets
 }
 
-// joinExtras writes what parseExtras reads, such as "7+udp++%253A53,8++n+lock".
+// joinExtras writes what parseExtras reads, such as
+// "7+udp++%253A53+90211,8+unixgram++%2Frun%2Flog+90212+2049.1234,9++n+lock+90213".
 func joinExtras(extras []meta) string {
 	s := make([]string, len(extras))
 	for i, m := range extras {
-		s[i] = strings.Join([]string{strconv.Itoa(m.fd), m.network, m.flags(), url.QueryEscape(m.name)}, "+")
+		s[i] = fmt.Sprintf("%d+%s+%s+%s+%d", m.fd, m.network, m.flags(), url.QueryEscape(m.name), m.inode)
+		if m.path != (fileID{}) {
+			s[i] += fmt.Sprintf("+%d.%d", m.path.dev, m.path.ino)
+		}
 	}
 	return strings.Join(s, ",")
 }
 
 func parseExtras(value string) (extras []meta, err error) {
 	for s := range strings.SplitSeq(value, ",") {
-		field := strings.Split(s, "+")
-		if len(field) < 4 {
-			return nil, errMarker
-		}
-		m := parseMeta(field[1], field[2])
-		if m.fd, err = strconv.Atoi(field[0]); err != nil || m.fd < firstFD {
-			return nil, errMarker
-		}
-		name, err := url.QueryUnescape(field[3])
+		m, err := parseExtra(strings.Split(s, "+"))
 		if err != nil {
 			return nil, errMarker
 		}
-		m.name = passedName(name)
 		extras = append(extras, m)
 	}
 	return extras, nil
+}
+
+func parseExtra(field []string) (m meta, err error) {
+	if len(field) < 5 {
+		return m, errMarker
+	}
+	m = parseMeta(field[1], field[2])
+	name, err := url.QueryUnescape(field[3])
+	if err != nil {
+		return m, err
+	}
+	m.name = passedName(name)
+	if m.fd, err = strconv.Atoi(field[0]); err != nil {
+		return m, err
+	}
+	if m.fd < firstFD {
+		return m, errMarker
+	}
+	if m.inode, err = strconv.ParseUint(field[4], 10, 64); err != nil {
+		return m, err
+	}
+	if len(field) > 5 {
+		dev, ino, _ := strings.Cut(field[5], ".")
+		if m.path.dev, err = strconv.ParseUint(dev, 10, 64); err == nil {
+			m.path.ino, err = strconv.ParseUint(ino, 10, 64)
+		}
+	}
+	return m, err
 }
 
 // parseFDs reads descriptors.

@@ -203,10 +203,11 @@ func TestMarker(t *testing.T) {
 			{foreign: true},
 		}}, "1 parent=812 control=7 inode=9 sockets=tcp,tcp4+l,unix+f,unixpacket+fl,+f"},
 		{marker{parent: 812, sockets: []meta{{network: "tcp"}}, extras: []meta{
-			{fd: 4, network: "udp", name: "%3A53"},
+			{fd: 4, network: "udp", name: "%3A53", inode: 7},
 			{fd: 5, network: "unixgram", foreign: true, name: "/run/a,b+c"},
-			{fd: 6, file: true, name: "lock"},
-		}}, "1 parent=812 sockets=tcp extras=4+udp++%253A53,5+unixgram+f+%2Frun%2Fa%2Cb%2Bc,6++n+lock"},
+			{fd: 6, file: true, name: "lock", inode: 1<<64 - 1},
+			{fd: 7, network: "unixgram", name: "/run/d", inode: 8, path: fileID{9, 10}},
+		}}, "1 parent=812 sockets=tcp extras=4+udp++%253A53+7,5+unixgram+f+%2Frun%2Fa%2Cb%2Bc+0,6++n+lock+18446744073709551615,7+unixgram++%2Frun%2Fd+8+9.10"},
 		{marker{parent: 812, comeback: true, again: true, fds: []int{7, 5}}, "1 parent=812 comeback=1 again=1 fds=7,5"},
 		{marker{parent: 812, table: 9, tableInode: 77}, "1 parent=812 table=9 tableinode=77"},
 	}
@@ -263,9 +264,14 @@ func TestParseMarkerRejects(t *testing.T) {
 		"1 parent=812 fds=x",
 		"1 parent=812 extras=",
 		"1 parent=812 extras=4+udp",
-		"1 parent=812 extras=2+udp++a",
-		"1 parent=812 extras=x+udp++a",
-		"1 parent=812 extras=4+udp++%zz",
+		"1 parent=812 extras=4+udp++a",
+		"1 parent=812 extras=2+udp++a+7",
+		"1 parent=812 extras=x+udp++a+7",
+		"1 parent=812 extras=4+udp++%zz+7",
+		"1 parent=812 extras=4+udp++a+x",
+		"1 parent=812 extras=4+unixgram++a+7+",
+		"1 parent=812 extras=4+unixgram++a+7+8",
+		"1 parent=812 extras=4+unixgram++a+7+8.x",
 	} {
 		if m, err := parseMarker(value); err == nil {
 			t.Errorf("parseMarker(%q) = %+v, want an error", value, m)
@@ -285,8 +291,13 @@ func FuzzParseMarker(f *testing.F) {
 		"1 parent=812 sockets=,+fl,+,a=b+c",
 		"1 parent=812 sockets=tcp sockets=unix",
 		"2 parent=812 later=x",
-		"1 parent=812 extras=4+udp++%3A53,6++n+lock+later",
+		"1 parent=812 extras=4+udp++%3A53+7,6++n+lock+8++later",
+		"1 parent=812 extras=4+unixgram+f+%2Frun%2Fa+7+8.9,5++n+%FF%00+0",
+		"1 parent=812 extras=4+udp++a+7 extras=4+udp++a+7,4+udp++a+7",
 		"1 parent=812 table=9 tableinode=7 sockets=tcp",
+		"1 parent=812 table=9 tableinode=7 table=0 extras=4+udp++a+7",
+		"1 parent=812 comeback=1 again=1 fds=7,5 interim=1 since=9 states=3 generation=4",
+		"1 parent=812 fds= comeback=0",
 		"1\u0085parent=812\xff",
 	} {
 		f.Add(s)
@@ -304,6 +315,12 @@ func FuzzParseMarker(f *testing.F) {
 		}
 		if m.table == 0 {
 			m.tableInode = 0
+		}
+		for _, extra := range m.extras {
+			checkName(t, extra.name)
+			if extra.fd < firstFD {
+				t.Fatalf("%+v", m)
+			}
 		}
 		again, err := parseMarker(m.String())
 		if err != nil || !reflect.DeepEqual(again, m) {

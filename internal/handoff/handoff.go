@@ -104,6 +104,7 @@ type Process struct {
 	byConn map[any]*Socket // those of active whose conn can be a key
 	pruned int             // len(active) when closed sockets were last removed
 	paths  []*Socket       // unixgram sockets that End may have to remove
+	unused []net.UnixAddr  // of sockets that nobody has asked for
 
 	control *control      // to the parent; nil if there is none
 	tapped  *tapped       // until Ready; nil if the parent does not listen

@@ -58,6 +58,12 @@ func (p *Process) claimLinks(links []meta) {
 	}
 }
 
+func closeLinks(links []meta) {
+	for _, m := range links {
+		closeFD(m.fd)
+	}
+}
+
 // dropLinks closes the links that nobody has asked for. mu is held.
 func (p *Process) dropLinks() {
 	for _, in := range p.inherited {

@@ -123,7 +123,10 @@ func (c *Child) start(argv0 string, o Options) error {
 		if err != nil {
 			return fmt.Errorf("start new process: pass socket %d of %d (%s): %w", i+1, len(c.sockets), s.Name, tooMany(err, len(c.sockets)-i))
 		}
-		m.add(s, len(files), &names)
+		if err := m.add(s, fd, len(files), &names); err != nil {
+			closeFD(fd)
+			return fmt.Errorf("start new process: pass socket %d of %d (%s): %w", i+1, len(c.sockets), s.Name, err)
+		}
 		opened, files, passed = append(opened, fd), append(files, fd), append(passed, s)
 	}
 	c.sockets = passed
@@ -136,7 +139,8 @@ func (c *Child) start(argv0 string, o Options) error {
 		}
 	}()
 	for _, l := range links {
-		m.extras = append(m.extras, meta{link: true, fd: len(files), name: strconv.Itoa(l.position)})
+		id, _ := identify(l.theirs)
+		m.extras = append(m.extras, meta{link: true, fd: len(files), inode: id.ino, name: strconv.Itoa(l.position)})
 		opened, files = append(opened, l.theirs), append(files, l.theirs)
 	}
 	if err != nil {
@@ -154,7 +158,7 @@ func (c *Child) start(argv0 string, o Options) error {
 			return fmt.Errorf("start new process: make control socket: %w", err)
 		}
 		states = c.states()
-		m.control, m.inode, m.states = len(files), id.inode(), len(states)
+		m.control, m.inode, m.states = len(files), id.ino, len(states)
 		files = append(files, theirs)
 		if c.control, err = newControl(ours); err != nil {
 			return fmt.Errorf("start new process: %w", err)
@@ -215,16 +219,22 @@ func (c *Child) listenersFirst() {
 	slices.SortStableFunc(c.sockets, func(a, b *Socket) int { return cmp.Compare(a.kind, b.kind) })
 }
 
-// add notes in m, or in names, that s is passed as descriptor fd.
-func (m *marker) add(s *Socket, fd int, names *[]string) {
+// add notes in m, or in names, that s, of which fd is a descriptor, is passed as
+// descriptor as.
+func (m *marker) add(s *Socket, fd, as int, names *[]string) error {
 	t := meta{network: s.Network, foreign: s.Foreign, listed: s.listed, file: s.kind == kindFile}
 	if s.kind == kindListener {
 		*names = append(*names, s.Name)
 		m.sockets = append(m.sockets, t)
-		return
+		return nil
 	}
-	t.fd, t.name = fd, s.Name
+	id, err := identify(fd)
+	if err != nil {
+		return err
+	}
+	t.fd, t.name, t.inode, t.path = as, s.Name, id.ino, s.pathID
 	m.extras = append(m.extras, t)
+	return nil
 }
 
 // tooMany says how many descriptors were needed, if err is that there are no more.

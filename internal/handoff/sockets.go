@@ -22,6 +22,21 @@ const (
 	kindFile                 // anything else, which is found by its name alone
 )
 
+// note is what an error adds to the name of something that is no listener.
+func (k kind) note() string {
+	switch k {
+	case kindDatagram:
+		return " (a datagram socket)"
+	case kindFile:
+		return " (a file)"
+	}
+	return ""
+}
+
+// fileID tells whether two descriptors are the same socket, or two paths the same
+// file.
+type fileID struct{ dev, ino uint64 }
+
 // Socket is a socket that this process serves and passes on, or another file that
 // it passes on.
 type Socket struct {
@@ -31,7 +46,7 @@ type Socket struct {
 
 	kind    kind
 	path    string              // of a unixgram socket, which nobody but Process.End removes
-	file    os.FileInfo         // which was there when the socket was opened
+	pathID  fileID              // what was at path when the socket was made
 	made    bool                // made by this process: no parent has it
 	listed  bool                // belongs to Process.Inherit
 	holders int                 // children alive that may serve it
@@ -99,21 +114,30 @@ func (p *Process) add(s *Socket) {
 	p.notePath(s)
 }
 
-// notePath learns which file stands for a unixgram socket. mu is held.
+// notePath learns which file stands for a unixgram socket. Which one that was when
+// an inherited one was made, the parent has said. mu is held.
 func (p *Process) notePath(s *Socket) {
 	if s.kind != kindDatagram || s.Foreign || !hasPath(s.addr()) {
 		return
 	}
 	path := s.addr().String()
-	if s.made { // now
-		path, _ = filepath.Abs(path)
-	} else if !filepath.IsAbs(path) {
-		path = filepath.Join(p.dir, path)
+	s.path, _ = filepath.Abs(path) // now, or where the program has gone again
+	if s.made {
+		s.pathID, _ = socketAt(s.path)
+	} else if !s.atPath() {
+		s.path = p.absolute(path)
 	}
-	if info, err := os.Lstat(path); err == nil {
-		s.path, s.file = path, info
+	if s.pathID != (fileID{}) {
 		p.paths = append(p.paths, s)
 	}
+}
+
+// absolute is path as the process that this program first was has meant it.
+func (p *Process) absolute(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(p.dir, path)
 }
 
 // End removes the paths of unixgram sockets if this process was the last that had
@@ -122,12 +146,27 @@ func (p *Process) End() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.paths {
-		// By now another socket may be there.
-		if now, err := os.Lstat(s.path); err == nil && p.last(s) && os.SameFile(now, s.file) {
+		if p.last(s) && s.atPath() && (isOpen(s.conn) || abandoned(net.UnixAddr{Net: "unixgram", Name: s.path})) {
 			_ = os.Remove(s.path)
 		}
 	}
 	p.paths = nil
+}
+
+// abandoned reports whether no process has the socket at a any more.
+func abandoned(a net.UnixAddr) bool {
+	c, err := net.Dial(a.Net, a.Name)
+	if err == nil {
+		_ = c.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// atPath reports whether s is what is at its path: by now that may be another socket.
+// The file of one that is closed may be another with the same number.
+func (s *Socket) atPath() bool {
+	id, ok := socketAt(s.path)
+	return ok && id == s.pathID
 }
 
 // note lets find find s. mu is held.
@@ -168,6 +207,7 @@ func (p *Process) prune() {
 		return !open
 	})
 	p.pruned = len(p.active)
+	p.paths = slices.DeleteFunc(p.paths, func(s *Socket) bool { return !isOpen(s.conn) && !s.atPath() })
 }
 
 // List makes ls the first of the sockets that are passed on, in this order: what

@@ -3,6 +3,7 @@ package handoff
 import (
 	"fmt"
 	"os"
+	"slices"
 )
 
 // A process that keeps its pid: it drains while its child serves, and then
@@ -10,15 +11,18 @@ import (
 
 // A Stay is what a process keeps until it executes the program anew.
 type Stay struct {
-	child *Child
-	fds   []int
+	child   *Child
+	sockets []*Socket
+	fds     []int
 }
 
 // Stay keeps the sockets that the child serves, so that they can be closed here
 // and are there for the program that is executed.
 func (c *Child) Stay() (*Stay, error) {
-	s := &Stay{child: c}
-	for _, socket := range c.sockets {
+	c.parent.mu.Lock()
+	s := &Stay{child: c, sockets: slices.Clone(c.held)}
+	c.parent.mu.Unlock()
+	for _, socket := range s.sockets {
 		fd, err := dup(socket.conn)
 		if err != nil {
 			s.Close()
@@ -60,10 +64,12 @@ func (s *Stay) Exec(again bool) error {
 	if err != nil {
 		return fmt.Errorf("execute the program anew: %w", err)
 	}
-	m := marker{parent: s.child.pid, control: control, inode: id.inode(), gen: p.Generation() + 1, comeback: true, again: again}
+	m := marker{parent: s.child.pid, control: control, inode: id.ino, gen: p.Generation() + 1, comeback: true, again: again}
 	var names []string
-	for i, socket := range s.child.sockets {
-		m.add(socket, s.fds[i], &names)
+	for i, socket := range s.sockets {
+		if err := m.add(socket, s.fds[i], s.fds[i], &names); err != nil {
+			return fmt.Errorf("execute the program anew: %w", err)
+		}
 	}
 	m.fds = s.fds[:len(names)]
 	fds := append([]int{control}, s.fds...)

@@ -340,7 +340,7 @@ func (m tapMark) here() bool {
 	is := func(fd, mode int) bool {
 		id, err := identify(fd)
 		flags, flagsErr := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-		return err == nil && flagsErr == nil && id.inode() == m.inode && flags&unix.O_ACCMODE == mode && passedTo(fd)
+		return err == nil && flagsErr == nil && id.ino == m.inode && flags&unix.O_ACCMODE == mode && passedTo(fd)
 	}
 	return m.w != 0 && is(m.w, unix.O_WRONLY) && is(m.r, unix.O_RDONLY)
 }

@@ -86,7 +86,7 @@ func (p *Process) Store() (keep []Kept, drop []string) {
 		}
 	}
 	for _, in := range p.inherited {
-		if in.socket == nil && in.taken && !in.Foreign {
+		if in.socket == nil && in.taken && !in.Foreign && in.kind != kindFile {
 			name := in.stored
 			if name == "" {
 				name = storeName(in.Network, in.Name, false, 0)

@@ -24,11 +24,8 @@ const (
 
 func (sockType) isDatagram() bool { return false }
 
-type fileID struct{}
-
-func (fileID) inode() uint64 { return 0 }
-
 func identify(int) (fileID, error)                    { return fileID{}, errNoHandover }
+func socketAt(string) (fileID, bool)                  { return fileID{}, false }
 func fdLimit() uint64                                 { return 0 }
 func passedTo(int) bool                               { return false }
 func checkSocket(int) (sockType, error)               { return notSocket, errNoHandover }

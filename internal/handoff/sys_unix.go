@@ -14,11 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileID tells whether two descriptors are the same socket.
-type fileID struct{ dev, ino uint64 }
-
-func (id fileID) inode() uint64 { return id.ino }
-
 // identify returns the identity of what fd is open on.
 func identify(fd int) (fileID, error) {
 	var st unix.Stat_t
@@ -26,6 +21,15 @@ func identify(fd int) (fileID, error) {
 		return fileID{}, os.NewSyscallError("fstat", err)
 	}
 	return fileID{uint64(st.Dev), st.Ino}, nil
+}
+
+// socketAt returns the identity of the file at path, if that is a unix socket.
+func socketAt(path string) (id fileID, ok bool) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return fileID{}, false
+	}
+	return fileID{uint64(st.Dev), st.Ino}, true
 }
 
 // fdLimit is one more than the largest descriptor this process can have.
@@ -134,7 +138,7 @@ func readTable(fd int, inode uint64) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if id.inode() != inode || !passedTo(fd) {
+	if id.ino != inode || !passedTo(fd) {
 		return "", errors.New("another descriptor is in the place of the table")
 	}
 	unix.CloseOnExec(fd)
@@ -162,7 +166,7 @@ func writeTable(text string) (fd int, inode uint64, err error) {
 		closeFD(fd)
 		return -1, 0, fmt.Errorf("pass the table of sockets: %w", err)
 	}
-	return fd, id.inode(), nil
+	return fd, id.ino, nil
 }
 
 // temporaryFile is an anonymous file where there is nothing better.

@@ -36,8 +36,11 @@ func httpServers(cfg play.Config, handler http.Handler) (func(from, to int) erro
 	known := 0
 	var servers []*http.Server
 	for i, l := range cfg.Listens {
-		if l.Network == "unix" {
+		switch l.Network {
+		case "unix":
 			l.Addr = "unix:" + l.Addr
+		case "named":
+			l.Addr = "fd:" + l.Addr
 		}
 		s := &http.Server{
 			Addr:     l.Addr,
@@ -106,6 +109,12 @@ func httpOptions(cfg play.Config) []gracehttp.Option {
 	}
 	if cfg.FDStore {
 		options = append(options, gracehttp.FDStore())
+	}
+	if cfg.ReplaceStale {
+		options = append(options, gracehttp.ReplaceStale())
+	}
+	if cfg.KeepAlive != 0 {
+		options = append(options, gracehttp.ListenConfig(net.ListenConfig{KeepAlive: cfg.KeepAlive}))
 	}
 	if cfg.Records {
 		options = append(options, gracehttp.Logger(slog.New(slog.NewJSONHandler(recordWriter{}, nil))))

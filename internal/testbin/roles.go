@@ -120,13 +120,14 @@ func serveNet(cfg play.Config) error {
 }
 
 // ServeLines is a raw server on grace.Wait, with answers of its own: to a question
-// that came to the listener at position i.
-func ServeLines(cfg play.Config, listeners []net.Listener, answer func(i int, question string) string) error {
+// that came to the listener at position i. It reports more addresses after those of the
+// listeners.
+func ServeLines(cfg play.Config, listeners []net.Listener, answer func(i int, question string) string, more ...string) error {
 	var all []grace.Listener
 	for _, l := range listeners {
 		all = append(all, grace.NewListener(l.(grace.Listener)))
 	}
-	return serveListeners(cfg, all, answer)
+	return serveListeners(cfg, all, answer, more...)
 }
 
 func listenRaw(cfg play.Config) ([]grace.Listener, error) {
@@ -182,7 +183,7 @@ func serveGrace(cfg play.Config) error {
 	return serveListeners(cfg, listeners, func(_ int, question string) string { return play.Answer(question) })
 }
 
-func serveListeners(cfg play.Config, listeners []grace.Listener, answer func(int, string) string) error {
+func serveListeners(cfg play.Config, listeners []grace.Listener, answer func(int, string) string, more ...string) error {
 	var addrs []string
 	for i, l := range listeners {
 		if len(listeners) <= 100 {
@@ -190,7 +191,7 @@ func serveListeners(cfg play.Config, listeners []grace.Listener, answer func(int
 		}
 		go serveLines(l, func(question string) string { return answer(i, question) })
 	}
-	return wait(cfg, listeners, addrs)
+	return wait(cfg, listeners, append(addrs, more...))
 }
 
 // wait says that this process serves, and waits for the end.

@@ -50,7 +50,8 @@ type Config struct {
 	ControlSocket string
 	ReplaceStale  bool
 	Says          Says
-	Records       bool // role http: report the records of the option Logger
+	KeepAlive     time.Duration // role http: of ListenConfig
+	Records       bool          // role http: report the records of the option Logger
 }
 
 // Says is what a server of the role "says" does before it serves, in this order.
@@ -253,10 +254,13 @@ func Descriptors() string {
 	return strings.Join(list, " ")
 }
 
-// isKept reports whether the socket fd is a listener or a control socket, which
-// has no name. Another one is the connection of a client, and may be closed by
-// now.
+// isKept reports whether the socket fd is a listener, a datagram socket, or a control
+// socket, which has no name. Another one is the connection of a client, and may be
+// closed by now.
 func isKept(fd int) bool {
+	if typ, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_TYPE); err == nil && typ == syscall.SOCK_DGRAM {
+		return true
+	}
 	listens, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
 	if err != nil || listens != 0 {
 		return err == nil
