@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -86,6 +87,10 @@ func play(t testing.TB, addr net.Addr, s script.Script, turn func(client string)
 // read all that was sent. Those of clients on a unix socket can't be told apart:
 // all are asked.
 func askConn(t testing.TB, s *server, client string, settled bool, pass func(*watch) bool) {
+	// The connection may be able to go only when the test is over.
+	var mu sync.Mutex
+	over := false
+	t.Cleanup(func() { mu.Lock(); over = true; mu.Unlock() })
 	asked := false
 	for deadline := time.Now().Add(30 * time.Second); !asked; runtime.Gosched() {
 		for c := range s.app.tracker.all {
@@ -93,7 +98,11 @@ func askConn(t testing.TB, s *server, client string, settled bool, pass func(*wa
 				for settled && unread(c.watch.socket) {
 					runtime.Gosched()
 				}
-				c.watch.ask(func() bool { return pass(c.watch) })
+				c.watch.ask(func() bool {
+					mu.Lock()
+					defer mu.Unlock()
+					return !over && pass(c.watch)
+				})
 				asked = true
 			}
 		}
