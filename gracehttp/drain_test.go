@@ -119,6 +119,7 @@ func TestDrainLosesNothing(t *testing.T) {
 func TestIdleConnectionsHaveTheirGrace(t *testing.T) {
 	for name, cfg := range kinds {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits most of the time
 			cfg.IdleGrace = testbin.Patience
 			s, pid, addr := startKind(t, cfg)
 			used, fresh := testbin.Dial(t, cfg.Listens[0], addr), testbin.Dial(t, cfg.Listens[0], addr)
@@ -229,6 +230,8 @@ func TestStopWaitsForHalfAHeader(t *testing.T) {
 				continue // half a header can't be told from frames that have been answered
 			}
 			t.Run(fmt.Sprintf("%s, used=%v", name, used), func(t *testing.T) {
+				t.Parallel() // it waits most of the time
+				cfg := cfg
 				cfg.IdleGrace = -1
 				s, pid, addr := startKind(t, cfg)
 				idle, c := testbin.Dial(t, cfg.Listens[0], addr), testbin.Dial(t, cfg.Listens[0], addr)

@@ -89,8 +89,9 @@ func fail(t *testing.T, s *testbin.Service, pid int, good play.Config, f fault) 
 }
 
 // failing starts a service, and returns it with a function that lets an upgrade
-// fail while it is loaded, and one that checks what is left of it all.
-func failing(t *testing.T) (each func(*testing.T, fault), end func()) {
+// fail while clients ask, each of which rests between its requests, and one that
+// checks what is left of it all.
+func failing(t *testing.T, rest time.Duration) (each func(*testing.T, fault), end func()) {
 	t.Helper()
 	good := httpConfig()
 	good.StartTimeout = 3 * time.Second // for those that hang
@@ -98,7 +99,14 @@ func failing(t *testing.T) (each func(*testing.T, fault), end func()) {
 	s := testbin.Start(t, good, testbin.Env("TMPDIR="+temp))
 	pid, addrs := s.Newest()
 	target := targets(addrs)[0]
-	load := testbin.NewLoad(t, targets(addrs)...)
+	var resting []testbin.Target
+	for _, target := range targets(addrs) {
+		resting = append(resting, func(question string) (string, error) {
+			time.Sleep(rest)
+			return target(question)
+		})
+	}
+	load := testbin.NewLoad(t, resting...)
 	load.WaitPID(pid)
 	load.Pause()
 	fds, goroutines := testbin.Ask(t, target, "fds"), count(t, target, "goroutines")
@@ -153,17 +161,18 @@ func failing(t *testing.T) (each func(*testing.T, fault), end func()) {
 // An upgrade that fails changes nothing, whatever is wrong, and a good program
 // that is put back is then started.
 func TestFailedUpgrade(t *testing.T) {
-	each, end := failing(t)
+	each, end := failing(t, 0)
 	for _, f := range append(faults, hangs...) {
 		t.Run(f.name, func(t *testing.T) { each(t, f) })
 	}
 	end()
 }
 
-// Nothing adds up.
+// Nothing adds up. What clients notice of it is for TestFailedUpgrade; here they
+// leave the processors to the processes that fail.
 func TestHundredFailedUpgrades(t *testing.T) {
-	each, end := failing(t)
-	for i := range 100 {
+	each, end := failing(t, 10*time.Millisecond)
+	for i := range shorter(100, 20) {
 		each(t, faults[i%(len(faults)-2)]) // the last two take longer
 	}
 	end()

@@ -128,7 +128,7 @@ func TestHandOverUnderLoad(t *testing.T) {
 				s, pid, addr := startKind(t, cfg)
 				clients := newCrowd(t, 64, cfg.Listens[0], addr)
 				clients.waitAll(pid)
-				for range 20 {
+				for range shorter(20, 5) {
 					old, new := s.Restart()
 					clients.waitAll(new)
 					if e := s.WaitReturned(old); e.Event != play.Returned || e.Text != "" {
@@ -224,7 +224,7 @@ func TestHandOverOfAnyRequests(t *testing.T) {
 					}
 				}()
 			}
-			for range 10 {
+			for range shorter(10, 4) {
 				old, _ := s.Restart()
 				s.WaitReturned(old)
 			}

@@ -58,7 +58,7 @@ func TestKeepPID(t *testing.T) {
 			load := testbin.NewLoad(t, append(targets(addrs), testbin.KeepAlive(addrs[0]))...)
 			load.WaitPID(pid)
 			before := testbin.Ask(t, targets(addrs)[0], "fds")
-			for range 10 {
+			for range shorter(10, 3) {
 				interim := restartInPlace(s, pid)
 				testbin.Poll(t, "one process to be left", func() bool { return slices.Equal(s.Processes(), []int{pid}) })
 				testbin.Poll(t, "the interim process to be reaped", func() bool { return len(testbin.Children(t, pid)) == 0 })
