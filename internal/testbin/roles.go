@@ -28,6 +28,7 @@ var roles = map[string]func(play.Config) error{
 	"env":          reportEnv,
 	"mixed":        serveMixed,
 	"asking":       serveAsking,
+	"kinds":        ServeKinds,
 	"talk":         serveTalk,
 }
 
