@@ -91,7 +91,7 @@ func roleStarts(cfg play.Config) error {
 	}
 	signals := make(chan os.Signal, 10)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGUSR2)
-	play.Emit(play.Event{Event: play.Serving})
+	play.Emit(play.Event{Event: play.Serving, Addrs: []string{listeners[0].Addr().String(), listeners[len(listeners)-1].Addr().String()}})
 	if err := grace.CloseParent(); err != nil {
 		return err
 	}
@@ -274,13 +274,22 @@ func TestManyNames(t *testing.T) {
 		s.Stop()
 	})
 	t.Run("StartProcess", func(t *testing.T) {
-		base := base(t, "tcp")
-		s := testbin.Start(t, manyConfig("starts", "tcp", n, base))
+		// Any free port: they are found by what was asked for, or not at all.
+		s := testbin.Start(t, manyConfig("starts", "tcp", n, "0"))
+		_, addrs := s.Newest()
 		for range 2 {
-			old, pid := s.Restart()
+			old, _ := s.Restart()
 			s.WaitReturned(old)
 			s.WaitExit(old)
-			check(n, base, pid)
+			pid, again := s.Newest()
+			if !slices.Equal(again, addrs) {
+				t.Errorf("addresses: %v, want %v", again, addrs)
+			}
+			for i, addr := range addrs {
+				if got, want := testbin.Ask(t, testbin.Lines("tcp", addr), ""), fmt.Sprint(i*(n-1), " ", pid); got != want {
+					t.Errorf("%s is answered by %s, want %s", addr, got, want)
+				}
+			}
 		}
 		s.Stop()
 	})
