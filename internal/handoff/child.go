@@ -26,6 +26,7 @@ type inherited struct {
 	state  string  // what the parent knew about it
 	stored string  // name under which the service manager has kept it for us
 	order  int     // its place in what TakeAll returns, if the manager has kept it
+	nth    int     // its place among those that were asked for in the same words
 }
 
 // claim takes over what the environment announces. It does so when the package
@@ -134,6 +135,9 @@ func (p *Process) claim() {
 		}
 		setCloseOnExec(extra.fd)
 		p.own(in, socket)
+	}
+	if p.origin == Manager { // which gives back what it has kept in any order
+		slices.SortStableFunc(p.inherited, func(a, b *inherited) int { return a.nth - b.nth })
 	}
 	p.untaken = len(p.inherited)
 	if marked {
@@ -261,22 +265,24 @@ func (p *Process) Err() error {
 // Take returns the inherited listener for what is asked, or nil if there is
 // none. It is given away once, and from then on it is passed on.
 func (p *Process) Take(network, asked string, addr net.Addr) (net.Listener, error) {
-	c, err := p.takeFor(kindListener, askedKeys(network, asked, addr), func(in *inherited) {
-		if !in.Foreign {
-			in.Name, in.Network = escapeName(asked), network
-		}
-	})
+	c, err := p.takeFor(kindListener, askedKeys(network, asked, addr), renamed(network, asked))
 	l, _ := c.(net.Listener)
 	return l, err
 }
 
+// renamed makes a socket one that was asked for in these words, if it has no name of a
+// service manager.
+func renamed(network, asked string) func(*Socket) {
+	return func(s *Socket) {
+		if !s.Foreign {
+			s.Name, s.Network = escapeName(asked), network
+		}
+	}
+}
+
 // TakePacket is Take for a datagram socket.
 func (p *Process) TakePacket(network, asked string, addr net.Addr) (net.PacketConn, error) {
-	c, err := p.takeFor(kindDatagram, askedKeys(network, asked, addr), func(in *inherited) {
-		if !in.Foreign {
-			in.Name, in.Network = escapeName(asked), network
-		}
-	})
+	c, err := p.takeFor(kindDatagram, askedKeys(network, asked, addr), renamed(network, asked))
 	l, _ := c.(net.PacketConn)
 	return l, err
 }
@@ -308,7 +314,7 @@ func nameKeys(name string) []string {
 }
 
 // takeFor takes the first that is found under the keys, or returns nil.
-func (p *Process) takeFor(k kind, keys []string, rename func(*inherited)) (any, error) {
+func (p *Process) takeFor(k kind, keys []string, rename func(*Socket)) (any, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.claim()
@@ -331,10 +337,7 @@ func (p *Process) takeFor(k kind, keys []string, rename func(*inherited)) (any, 
 				if i == 0 {
 					index[key] = found[1:] // or a group of sockets costs the square of it
 				}
-				if rename != nil {
-					rename(in)
-				}
-				return p.take(in)
+				return p.take(in, rename)
 			}
 		}
 	}
@@ -405,7 +408,7 @@ func (p *Process) TakeAll() ([]net.Listener, error) {
 	}
 	var ls []net.Listener
 	for _, in := range all {
-		c, err := p.take(in)
+		c, err := p.take(in, nil)
 		if err != nil {
 			for _, l := range ls {
 				_ = l.Close()
@@ -434,7 +437,7 @@ type taken interface {
 }
 
 // take opens in: a net.Listener, a net.PacketConn or an *os.File. mu is held.
-func (p *Process) take(in *inherited) (c taken, err error) {
+func (p *Process) take(in *inherited, rename func(*Socket)) (c taken, err error) {
 	in.taken = true
 	p.untaken--
 	switch in.kind { // each duplicates the descriptor
@@ -459,6 +462,9 @@ func (p *Process) take(in *inherited) (c taken, err error) {
 		return nil, inheritError(in.fd, err)
 	}
 	s := in.Socket
+	if rename != nil {
+		rename(&s)
+	}
 	s.conn, s.passed = c, in.state
 	in.socket = &s
 	p.add(&s)

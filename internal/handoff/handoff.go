@@ -22,6 +22,30 @@
 // to grace.Inherit. The child removes the variable when this package is
 // initialised and sets LISTEN_PID to its own pid.
 //
+// LISTEN_FDS has the sockets that listen, since the protocol of facebookgo/grace takes
+// anything else there for an error. Datagram sockets and files come after them, as
+// extras,
+//
+//	extras=5+udp++%253A53+90211,6+unixgram++%2Frun%2Flog+90212+2049.1234,7++n+lock+90213
+//
+// each with its descriptor, the network that was asked for, flags (n: it is a file,
+// found by its name alone, whatever it is open on), its name in the form of a URL
+// query, and its inode. A unixgram socket with a path that this family has made has the
+// device and the inode of that file, too. An extra whose descriptor is closed or open on
+// something else is an error. A process with the original protocol passes on what it
+// knows nothing of, marker and descriptors: a child of that takes the extras whose
+// inodes are right, and the rest of the marker does not count.
+//
+// What would make LISTEN_FDNAMES or the marker longer than 100 KiB goes in a table: a
+// file without a name (a memfd), whose descriptor and inode are in the marker,
+//
+//	table=9 tableinode=1031
+//
+// in place of sockets, extras, fds and LISTEN_FDNAMES. It has a line for each: the
+// names as LISTEN_FDNAMES would have them, and the values of sockets, extras and fds,
+// empty where there is none. It is read from its beginning whatever its offset is, and
+// closed.
+//
 // # Control socket
 //
 // One end of a stream socketpair, outside LISTEN_FDS. Either side sends lines:
@@ -66,8 +90,17 @@
 //
 // A process whose pid must not change starts a child that serves in the interim
 // (interim=1), drains, and executes the program anew. What is then in its place
-// finds the sockets where fds says, and its end of the control socket, over which
-// it speaks like a child: at its "ready" the interim process drains and exits.
+// (comeback=1; again=1 if it was asked to restart once more meanwhile) finds the
+// listeners where fds says, in the order of LISTEN_FDNAMES, since it can't have them
+// from 3 up,
+//
+//	fds=12,8,9
+//
+// the extras where they say themselves, and its end of the control socket, over which
+// it speaks like a child: parent is the pid of the interim process, and at "ready" that
+// drains and exits, after "leaving stop". What the interim process had no use for was
+// closed before. LISTEN_PID is the pid of the interim process, so that no other reader
+// takes what is at 3.
 //
 // A parent that speaks only the protocol of facebookgo/grace sets LISTEN_FDS and
 // leaves LISTEN_PID unset or stale. It is told "ready" by SIGTERM.
