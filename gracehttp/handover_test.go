@@ -298,7 +298,6 @@ func TestHandOverIsRefused(t *testing.T) {
 			pid, addrs := s.Newest()
 			idle, fresh := testbin.Dial(t, play.Listen{}, addrs[0]), testbin.Dial(t, play.Listen{}, addrs[0])
 			idle.Ask("")
-			next.Listens[0].Addr = addrs[0]
 			s.Deploy(next)
 			child := s.RestartPID(pid)
 			s.WaitLog(pid, "standing by")

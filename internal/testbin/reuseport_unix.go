@@ -1,4 +1,4 @@
-//go:build unix && !illumos
+//go:build unix && !solaris
 
 package testbin
 
