@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 )
@@ -211,6 +212,7 @@ func (p *Process) claimMarker() (marker, bool) {
 	}
 	p.ppid = m.parent
 	p.interim = m.interim && p.control != nil
+	p.told = m.standby && p.control != nil
 	return m, true
 }
 
@@ -502,6 +504,11 @@ func (p *Process) Ready() (first bool, err error) {
 			if p.hasten {
 				_ = p.control.send(Hasten)
 			}
+			if p.told {
+				time.AfterFunc(standbyTimeout, p.mayRead)
+			} else {
+				p.myTurn()
+			}
 			go p.watchParent() // ends with the parent
 			return true, nil
 		}
@@ -515,6 +522,7 @@ func (p *Process) Ready() (first bool, err error) {
 			return true, fmt.Errorf("failed to close parent: %w", err)
 		}
 	}
+	p.myTurn()
 	p.alone()
 	return true, nil
 }
@@ -561,8 +569,11 @@ func (p *Process) watchParent() {
 	c := p.control
 	c.receive(func(m Message) bool {
 		switch m.Word {
+		case Standby:
+			p.mayRead()
 		case Main:
 			p.mu.Lock()
+			p.myTurn()
 			p.alone()
 			p.mu.Unlock()
 		case Take:
@@ -577,6 +588,7 @@ func (p *Process) watchParent() {
 	c.close()
 	c.closeFDs()
 	p.control = nil
+	p.myTurn()
 	p.alone()
 	comeback := p.comeback
 	p.mu.Unlock()
