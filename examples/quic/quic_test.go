@@ -142,8 +142,13 @@ func (s *stream) end() error {
 // No request fails over 10 restarts: on connections that last, on those that are made
 // for one request, or in streams that last longer than a restart, which go on in the
 // process that began them.
-func TestRestarts(t *testing.T) {
-	s := start(t, "-standby", "200ms")
+func TestRestarts(t *testing.T) { testRestarts(t, 10, "-1ns") }
+
+// On standby, the old process has its connections, too.
+func TestRestartsWithStandby(t *testing.T) { testRestarts(t, 2, "200ms") }
+
+func testRestarts(t *testing.T, restarts int, standby string) {
+	s := start(t, "-standby", standby)
 	_, addr := s.Newest()
 	lasting := func() *service.Load {
 		var requests []func() error
@@ -163,14 +168,13 @@ func TestRestarts(t *testing.T) {
 	}
 
 	requests, connections := lasting(), fresh()
-	requests.WaitMore(2000)
-	connections.WaitMore(200)
+	requests.WaitMore(200 * restarts)
+	connections.WaitMore(20 * restarts)
 	steadyRequests, steadyConnections := requests.Stop(), connections.Stop()
 
 	requests, connections = lasting(), fresh()
 	streams := service.NewLoad(t) // exchanges
-	var pids []int
-	for range 10 {
+	for range restarts {
 		requests.WaitMore(200)
 		connections.WaitMore(20)
 		var held []*stream
@@ -179,7 +183,6 @@ func TestRestarts(t *testing.T) {
 		}
 		during := service.NewLoad(t, held[0].exchange)
 		old, new := s.Restart()
-		pids = append(pids, old)
 		for range 5 {
 			if pid, err := newClient(t, addr).ask(); err != nil || pid != new {
 				t.Errorf("a new connection is answered by %d, %v, want %d", pid, err, new)
@@ -202,8 +205,8 @@ func TestRestarts(t *testing.T) {
 	}
 	requests.WaitMore(200)
 	connections.WaitMore(20)
-	t.Logf("lasting connections, 10 restarts: %s", requests.Stop().Against(steadyRequests))
-	t.Logf("fresh connections, 10 restarts: %s", connections.Stop().Against(steadyConnections))
+	t.Logf("lasting connections, %d restarts: %s", restarts, requests.Stop().Against(steadyRequests))
+	t.Logf("fresh connections, %d restarts: %s", restarts, connections.Stop().Against(steadyConnections))
 	ended := streams.Stop()
 	t.Logf("exchanges in streams that outlived a restart, after it: %d, %d failed, median %v", ended.Requests, ended.Failures, ended.Share(0.5))
 	s.Stop()
