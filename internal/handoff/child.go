@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 )
@@ -222,6 +223,7 @@ func (p *Process) claimMarker() (marker, bool) {
 	}
 	p.ppid = m.parent
 	p.interim = m.interim && p.control != nil
+	p.told = m.standby && p.control != nil
 	return m, true
 }
 
@@ -527,6 +529,11 @@ func (p *Process) Ready() (first bool, err error) {
 			if p.hasten {
 				_ = p.control.send(Hasten)
 			}
+			if p.told {
+				time.AfterFunc(standbyTimeout, p.mayRead)
+			} else {
+				p.myTurn()
+			}
 			go p.watchParent() // ends with the parent
 			return true, nil
 		}
@@ -544,6 +551,7 @@ func (p *Process) Ready() (first bool, err error) {
 			return true, fmt.Errorf("failed to close parent: %w", err)
 		}
 	}
+	p.myTurn()
 	p.alone()
 	return true, nil
 }
@@ -623,8 +631,11 @@ func (p *Process) watchParent() {
 	c := p.control
 	c.receive(func(m Message) bool {
 		switch m.Word {
+		case Standby:
+			p.mayRead()
 		case Main:
 			p.mu.Lock()
+			p.myTurn()
 			p.alone()
 			p.mu.Unlock()
 		case Leaving: // so does what has served in the interim, and takes nothing back
@@ -643,6 +654,7 @@ func (p *Process) watchParent() {
 	c.close()
 	c.closeFDs()
 	p.control = nil
+	p.myTurn()
 	p.alone()
 	p.removeUnused()
 	comeback := p.comeback

@@ -95,6 +95,7 @@ type marker struct {
 
 	tap tapMark // the pipe for standard error
 
+	standby  bool  // the parent says when it stands by
 	interim  bool  // the child serves only until its parent has executed the program anew
 	comeback bool  // the process has executed the program anew
 	fds      []int // descriptors of the sockets then: they are not those from firstFD
@@ -279,6 +280,9 @@ func (m marker) String() string {
 	if t := m.tap; t.w != 0 {
 		fmt.Fprintf(&b, " stderr=%d,%d,%d,%d,%d", t.w, t.r, t.inode, t.dev, t.ino)
 	}
+	if m.standby {
+		b.WriteString(" standby=1")
+	}
 	if m.interim {
 		b.WriteString(" interim=1")
 	}
@@ -335,6 +339,8 @@ func parseMarker(value string) (marker, error) {
 			m.since, err = strconv.ParseInt(v, 10, 64)
 		case "stderr":
 			m.tap, err = parseTap(v)
+		case "standby":
+			m.standby = v == "1"
 		case "interim":
 			m.interim = v == "1"
 		case "comeback":

@@ -60,6 +60,7 @@
 //	         leaving handover PID  its own child, PID, has taken over
 //	         took ID 101           which of the connections it has taken
 //	parent:  state I BASE64        what it knows about the socket at position I; before ready
+//	         standby               it has stopped accepting and reading, as standby=1 had promised
 //	         main                  the standby is over, the child is on its own
 //	         take ID I,J,K         connections that were accepted on these sockets, as
 //	                               SCM_RIGHTS in the same order, all in one message
@@ -146,6 +147,9 @@ type Process struct {
 	failed  bool          // Fail was called
 	hasten  bool          // Hasten was called
 	sole    bool          // no parent can take the sockets back
+	told    bool          // the parent says when it stands by
+	turn    chan struct{} // closed when the parent reads no datagrams any more; nil if nobody waits
+	turned  bool          // turn is closed, or would be
 	isSole  chan struct{} // closed when sole becomes true; nil if nobody waits
 	heir    *Child        // the child that took over last; nil if it has died
 

@@ -158,7 +158,7 @@ func (c *Child) start(argv0 string, o Options) error {
 			return fmt.Errorf("start new process: make control socket: %w", err)
 		}
 		states = c.states()
-		m.control, m.inode, m.states = len(files), id.ino, len(states)
+		m.control, m.inode, m.states, m.standby = len(files), id.ino, len(states), true
 		files = append(files, theirs)
 		if c.control, err = newControl(ours); err != nil {
 			return fmt.Errorf("start new process: %w", err)
@@ -488,6 +488,13 @@ func (c *Child) Release() {
 		s.holders--
 	}
 	c.parent.setUnlink(c.held...)
+}
+
+// TellStandby says to the child that this process reads no datagrams any more.
+func (c *Child) TellStandby() {
+	if c.control != nil {
+		_ = c.control.send(Standby)
+	}
 }
 
 // TellMain says to the child that the standby is over. Messages are not expected
