@@ -1,5 +1,6 @@
 // Package handoff is one handover from a parent process to its child: both ends
-// of it, in child.go and parent.go, and what they share.
+// of it, in child.go and parent.go, how it begins, in start.go and claim.go, and what
+// they share.
 //
 // # Descriptors
 //
@@ -269,38 +270,6 @@ func (p *Process) Hasten() <-chan struct{} {
 // Dir is the directory in which this process was started, or "" if it is not
 // known. The program may have left it since.
 func (p *Process) Dir() string { return p.dir }
-
-// unlinker is a listener whose Close can remove a path: net.UnixListener.
-type unlinker interface{ SetUnlinkOnClose(bool) }
-
-// Close closes l. Exactly one process of the family removes the path of a unix
-// socket: the last one.
-func (p *Process) Close(l net.Listener) error {
-	p.mu.Lock()
-	if s := p.find(l); s != nil {
-		p.setUnlink(s)
-		s.closed = true
-	}
-	p.mu.Unlock()
-	return l.Close()
-}
-
-// setUnlink says who removes the paths of sockets: this process if it is the
-// last one. It leaves alone those that Close is at work on, since
-// SetUnlinkOnClose must not be called meanwhile. mu is held.
-//
-// Close asks as well. This is for listeners that the program closes without us.
-func (p *Process) setUnlink(sockets ...*Socket) {
-	for _, s := range sockets {
-		u, ok := s.conn.(unlinker)
-		if !ok || s.closed {
-			continue
-		}
-		if isOpen(s.conn) {
-			u.SetUnlinkOnClose(!s.Foreign && p.last(s))
-		}
-	}
-}
 
 // alone notes that no parent can take the sockets back any more. mu is held.
 func (p *Process) alone() {
