@@ -31,8 +31,8 @@ import (
 //     forwards, or of all if none follows. Context tells that the drain has begun; then
 //     no new connections should be accepted, and Close be called when the last one has
 //     ended.
-//   - Packets are copied once more. One that is larger than 64 KiB, or that the old
-//     process does not take within 10 ms, is dropped, as the network does.
+//   - Packets are copied once more. They are dropped, as the network does, while 256
+//     of them wait for a process before that takes none.
 //   - A chain of processes that all drain forwards along the chain. If one in the
 //     middle has ended, those before it get nothing any more.
 //
@@ -48,13 +48,19 @@ func (c *PacketConn) Forward(mine func(packet []byte, from netip.AddrPort) bool)
 		mine:  mine,
 		queue: make(chan packet, 64),
 		moved: make(chan struct{}),
+		out:   make(chan []byte, 256),
+		gone:  make(chan struct{}),
 		done:  make(chan struct{}),
 	}
 	h := handoff.This()
 	if err := h.OfferLink(udp, f.serveChild); err != nil {
 		return err
 	}
-	f.parent = h.Link(udp)
+	if f.parent = h.Link(udp); f.parent == nil {
+		close(f.gone)
+	} else {
+		go f.send() // ends with the process before, or with Close
+	}
 	c.forward = f
 	return nil
 }
@@ -70,12 +76,14 @@ type forward struct {
 	mine func([]byte, netip.AddrPort) bool
 
 	pumping sync.Once
-	pumped  sync.WaitGroup // the goroutines that fill queue
-	queue   chan packet
+	queue   chan packet   // to be read
 	done    chan struct{} // closed by end
 
+	parent net.Conn      // to the process before; nil if there is none
+	out    chan []byte   // for it
+	gone   chan struct{} // closed when it has gone
+
 	mu       sync.Mutex
-	parent   net.Conn // to the process before; nil if it has gone
 	deadline time.Time
 	moved    chan struct{} // closed when deadline changes
 }
@@ -91,13 +99,7 @@ const maxPacket = 1 << 16
 
 // read is ReadFrom.
 func (f *forward) read(b []byte) (int, netip.AddrPort, error) {
-	f.pumping.Do(func() {
-		f.pumped.Add(1)
-		go func() { // ends at the end of the gate, or with Close
-			defer f.pumped.Done()
-			f.pump()
-		}()
-	})
+	f.pumping.Do(func() { go f.pump() }) // ends with the gate, or with Close
 	for {
 		f.mu.Lock()
 		deadline, moved := f.deadline, f.moved
@@ -134,11 +136,8 @@ func (f *forward) setDeadline(t time.Time) {
 // end is Close.
 func (f *forward) end() {
 	close(f.done)
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.parent != nil {
-		_ = f.parent.Close()
-		f.parent = nil
+		_ = f.parent.Close() // send may wait in Write
 	}
 }
 
@@ -146,7 +145,7 @@ func (f *forward) end() {
 func (f *forward) pump() {
 	b := make([]byte, maxPacket)
 	for {
-		if !f.conn.gate.Enter() {
+		if !f.conn.enter() {
 			return
 		}
 		n, from, err := f.udp.ReadFromUDPAddrPort(b)
@@ -188,34 +187,64 @@ func (f *forward) serveChild(link net.Conn) {
 
 // dispatch gives a packet to whom it belongs.
 func (f *forward) dispatch(data []byte, from netip.AddrPort) {
-	if !f.mine(data, from) && f.pass(data, from) {
-		return
+	if f.mine(data, from) || !f.pass(data, from) {
+		f.keep(packet{append([]byte(nil), data...), from})
 	}
-	p := packet{append([]byte(nil), data...), from}
+}
+
+// keep lets a packet be read here.
+func (f *forward) keep(p packet) {
 	select {
 	case f.queue <- p:
 	case <-f.done:
 	}
 }
 
-// passTimeout is how long a packet may wait for the process before.
-const passTimeout = 10 * time.Millisecond
-
-// pass sends a packet to the process before, and reports whether there is one.
+// pass gives a packet to the process before, and reports whether there is one. It does
+// not wait: a process that takes nothing any more must not hold up the others.
 func (f *forward) pass(data []byte, from netip.AddrPort) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.parent == nil {
+	select {
+	case <-f.gone:
 		return false
+	default:
 	}
-	_ = f.parent.SetWriteDeadline(time.Now().Add(passTimeout))
-	_, err := f.parent.Write(appendForwarded(nil, data, from))
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, syscall.EMSGSIZE) {
-		_ = f.parent.Close()
-		f.parent = nil
-		return false
+	select {
+	case f.out <- appendForwarded(nil, data, from):
+	default: // dropped
 	}
 	return true
+}
+
+// send sends what pass gives.
+func (f *forward) send() {
+	defer f.parent.Close()
+	for {
+		select {
+		case b := <-f.out:
+			_, err := f.parent.Write(b)
+			if err != nil && !errors.Is(err, syscall.EMSGSIZE) {
+				close(f.gone)
+				f.takeBack(b)
+				return
+			}
+		case <-f.done:
+			return
+		}
+	}
+}
+
+// takeBack reads here what was for a process that has gone, from b on.
+func (f *forward) takeBack(b []byte) {
+	for {
+		if data, from, ok := parseForwarded(b); ok {
+			f.keep(packet{data, from})
+		}
+		select {
+		case b = <-f.out:
+		default:
+			return
+		}
+	}
 }
 
 // A forwarded packet is the length of the sender's address in one byte, the address

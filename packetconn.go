@@ -17,15 +17,17 @@ import (
 // A PacketConn is a datagram socket that is passed on: one of gracenet, in
 // [Process.PacketConns]. Both processes have the same socket, so that nothing that
 // waits in it is lost; but only one of them reads at a time. The old process reads
-// until the new one is ready, again if that dies during the standby, and what was
-// read it can answer for as long as it lives, since both may write. If it stops and
-// nobody follows, what has come by then is read before the end.
+// until the new one has called CloseParent, and again if that dies during the standby.
+// The new one begins when the old one has stopped. What a process has read it can
+// answer for as long as it lives, since both may write. If it stops and nobody follows,
+// what has come by then is read before the end.
 //
 // It has the methods of net.PacketConn, and those of net.UDPConn that allocate
 // nothing. Protocols with connections, such as QUIC, need [PacketConn.Forward].
 type PacketConn struct {
 	conn net.PacketConn
 	gate accept.Gate
+	turn <-chan struct{} // closed when no process before this one reads
 
 	ctx    context.Context // done when draining has begun
 	cancel context.CancelCauseFunc
@@ -38,7 +40,7 @@ type PacketConn struct {
 
 // NewPacketConn wraps c. It must not be read from in any other way.
 func NewPacketConn(c net.PacketConn) *PacketConn {
-	p := &PacketConn{conn: c, closed: make(chan struct{})}
+	p := &PacketConn{conn: c, closed: make(chan struct{}), turn: handoff.This().Turn(c)}
 	wake := func() error { return c.SetReadDeadline(time.Unix(1, 0)) } // writing goes on
 	p.gate = accept.NewGate(c.SetReadDeadline, func() bool { return accept.Queued(c) }, wake)
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
@@ -49,8 +51,8 @@ func NewPacketConn(c net.PacketConn) *PacketConn {
 // was told to stop. The cause is [ErrDraining].
 func (c *PacketConn) Context() context.Context { return c.ctx }
 
-// ReadFrom is that of net.PacketConn. It waits while this process stands by. After the
-// drain has begun it returns what has come already, if no other process follows, and
+// ReadFrom is that of net.PacketConn. It waits while this process stands by, or is not
+// ready yet. After the drain has begun it returns what has come already, if no other process follows, and
 // [ErrAlreadyClosed] from then on: time to finish what was begun, and to call Close,
 // which Wait waits for.
 func (c *PacketConn) ReadFrom(b []byte) (n int, from net.Addr, err error) {
@@ -62,7 +64,7 @@ func (c *PacketConn) ReadFrom(b []byte) (n int, from net.Addr, err error) {
 		return n, net.UDPAddrFromAddrPort(addr), nil
 	}
 	for {
-		if !c.gate.Enter() {
+		if !c.enter() {
 			return 0, nil, ErrAlreadyClosed
 		}
 		n, from, err = c.conn.ReadFrom(b)
@@ -82,7 +84,7 @@ func (c *PacketConn) ReadFromUDPAddrPort(b []byte) (n int, from netip.AddrPort, 
 		return 0, netip.AddrPort{}, errNotUDP
 	}
 	for {
-		if !c.gate.Enter() {
+		if !c.enter() {
 			return 0, netip.AddrPort{}, ErrAlreadyClosed
 		}
 		n, from, err = udp.ReadFromUDPAddrPort(b)
@@ -90,6 +92,20 @@ func (c *PacketConn) ReadFromUDPAddrPort(b []byte) (n int, from netip.AddrPort, 
 			return n, from, c.readError(err)
 		}
 	}
+}
+
+// enter waits until this process may read. It returns false if it may not any more.
+func (c *PacketConn) enter() bool {
+	select {
+	case <-c.turn:
+	default:
+		select {
+		case <-c.turn:
+		case <-c.ctx.Done():
+		case <-c.closed:
+		}
+	}
+	return c.gate.Enter()
 }
 
 var errNotUDP = errors.New("grace: this is no UDP socket")
@@ -132,7 +148,8 @@ func (c *PacketConn) Close() error {
 // LocalAddr is that of net.PacketConn.
 func (c *PacketConn) LocalAddr() net.Addr { return c.conn.LocalAddr() }
 
-// SetReadDeadline is that of net.PacketConn. During the standby it has no effect.
+// SetReadDeadline is that of net.PacketConn. Without Forward it has no effect while
+// ReadFrom waits because another process reads.
 func (c *PacketConn) SetReadDeadline(t time.Time) error {
 	if c.forward != nil {
 		c.forward.setDeadline(t)

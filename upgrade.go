@@ -210,6 +210,7 @@ func (l *loop) busy(begin time.Time, what string) {
 func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 	child.Hold(told)
 	l.pause()
+	child.TellStandby()
 	l.engine.manager.standby(l.h, child)
 	l.serves(child)
 	d := max(0, longest(l.members(), func(p *Process) time.Duration { return orDefault(p.Standby, DefaultStandby) }))

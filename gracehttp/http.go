@@ -49,11 +49,11 @@ import (
 // it drains the others and returns its error. A server that the program closes
 // itself ends Serve with http.ErrServerClosed. Without servers it returns nil.
 //
-// The address of a server is a TCP address, or "unix:" and the path of a unix
-// socket, or "fd:" and the name of an inherited socket (see gracenet's ListenNamed);
-// an empty one means any free port. A server that has a TLSConfig is served over TLS with the protocols that its
-// configuration names, so over HTTP/2 if "h2" is in TLSConfig.NextProtos or if
-// Server.Protocols has it.
+// The address of a server is a TCP address, where an empty one means any free port;
+// or "unix:" and the path of a unix socket; or "fd:" and the name of an inherited
+// socket, as gracenet.Net.ListenNamed finds it. A server that has a TLSConfig is served
+// over TLS with the protocols that its configuration names, so over HTTP/2 if "h2" is in
+// TLSConfig.NextProtos or if Server.Protocols has it.
 //
 // Several calls of Serve in one process are restarted and stopped together.
 func Serve(servers ...*http.Server) error {

@@ -15,8 +15,9 @@ func TestMain(m *testing.M) { testbin.Main(m, roles...) }
 var roles = []testbin.Role{
 	{Name: "files", Serve: roleFiles},
 	{Name: "group", Serve: roleGroup},
-	{Name: "kinds", Serve: roleKinds},
 	{Name: "later", Serve: roleLater},
+	{Name: "web", Serve: roleWeb},
+	{Name: "takes", Serve: roleTakes},
 	{Name: "closes", Serve: roleCloses},
 }
 

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,101 +18,6 @@ import (
 	"github.com/facebookgo/grace/internal/testbin"
 	"github.com/facebookgo/grace/internal/testbin/play"
 )
-
-// roleKinds serves what is asked for of every kind: "file" is a file under a name,
-// which it opens if it has not inherited it, and "packet" a datagram socket that has a
-// name. It reports the addresses of listeners first.
-func roleKinds(cfg play.Config) error {
-	var listeners []net.Listener
-	var addrs []string
-	for _, l := range cfg.Listens {
-		switch l.Network {
-		case "file":
-			if err := openFile(l.Addr); err != nil {
-				return err
-			}
-		case "packet", "udp", "udp4", "udp6", "unixgram":
-			net1.ReplaceStale = cfg.ReplaceStale
-			c, err := listenPacket(l)
-			if err != nil {
-				return err
-			}
-			addrs = append(addrs, c.LocalAddr().String())
-			go servePackets(c)
-		default:
-			l, err := testbin.ListenNet(cfg, l)
-			if err != nil {
-				return err
-			}
-			listeners = append(listeners, l)
-		}
-	}
-	return testbin.ServeLines(cfg, listeners, func(_ int, question string) string { return play.Answer(question) }, addrs...)
-}
-
-func listenPacket(l play.Listen) (net.PacketConn, error) {
-	if l.Network == "packet" {
-		return net1.ListenPacketNamed(l.Addr)
-	}
-	return net1.ListenPacket(l.Network, l.Addr)
-}
-
-func openFile(name string) error {
-	_, err := net1.File(name)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.Open("/")
-	if err != nil {
-		return err
-	}
-	return net1.AddFile(name, f)
-}
-
-// servePackets answers datagrams until c is closed.
-func servePackets(c net.PacketConn) {
-	b := make([]byte, 2048)
-	for {
-		n, from, err := c.ReadFrom(b)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err == nil {
-			_, err = c.WriteTo([]byte(play.Answer(string(b[:n]))), from)
-		}
-		if err != nil {
-			play.Fail(err)
-		}
-	}
-}
-
-var clients atomic.Int64 // for their addresses
-
-// datagrams asks with one datagram each time, and never again.
-func datagrams(network, addr string) testbin.Target {
-	return func(question string) (string, error) {
-		var c net.Conn
-		var err error
-		if network == "unixgram" { // whose clients need an address to be answered
-			c, err = net.DialUnix(network, &net.UnixAddr{Net: network, Name: fmt.Sprint("@client-", os.Getpid(), "-", clients.Add(1))}, &net.UnixAddr{Net: network, Name: addr})
-		} else {
-			c, err = net.Dial(network, addr)
-		}
-		if err != nil {
-			return "", err
-		}
-		defer c.Close()
-		if err := c.SetDeadline(time.Now().Add(testbin.Patience)); err != nil {
-			return "", err
-		}
-		if _, err := c.Write([]byte(question)); err != nil {
-			return "", err
-		}
-		b := make([]byte, 2048)
-		n, err := c.Read(b)
-		return string(b[:n]), err
-	}
-}
 
 // askAll fails the test unless pid answers at each address.
 func askAll(t *testing.T, cfg play.Config, addrs []string, pid int) {
@@ -128,9 +32,9 @@ func askAll(t *testing.T, cfg play.Config, addrs []string, pid int) {
 		case "named":
 			target = testbin.Lines("tcp", addrs[i])
 		case "packet":
-			target = datagrams("udp", addrs[i])
+			target = testbin.Datagrams("udp", addrs[i])
 		case "udp", "udp4", "udp6", "unixgram":
-			target = datagrams(l.Network, addrs[i])
+			target = testbin.Datagrams(l.Network, addrs[i])
 		}
 		i++
 		if got := testbin.AskPID(t, target); got != pid {
@@ -201,7 +105,7 @@ func TestDatagrams(t *testing.T) {
 	if addrs[0] == addrs[1] {
 		t.Errorf("addresses: %v", addrs)
 	}
-	before := testbin.Ask(t, datagrams("udp", addrs[0]), "fds")
+	before := testbin.Ask(t, testbin.Datagrams("udp", addrs[0]), "fds")
 	for range 3 {
 		now, again := restartedAlone(s)
 		if now == pid || !slices.Equal(again, addrs) {
@@ -209,11 +113,11 @@ func TestDatagrams(t *testing.T) {
 		}
 		pid = now
 		askAll(t, cfg, addrs, pid)
-		testbin.SameDescriptors(t, datagrams("udp", addrs[0]), before)
+		testbin.SameDescriptors(t, testbin.Datagrams("udp", addrs[0]), before)
 		failedRestart(s, pid)
 		s.Deploy(cfg)
 		askAll(t, cfg, addrs, pid)
-		testbin.SameDescriptors(t, datagrams("udp", addrs[0]), before)
+		testbin.SameDescriptors(t, testbin.Datagrams("udp", addrs[0]), before)
 	}
 	// In other words they are found by their addresses.
 	cfg.Listens = []play.Listen{{Network: "udp", Addr: ":0"}, {Network: "udp4", Addr: addrs[4]}, {Network: "unixgram", Addr: path}}
@@ -306,7 +210,7 @@ func TestUnixgramRelativePath(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid, _ := restartedAlone(s)
-	if got := testbin.AskPID(t, datagrams("unixgram", filepath.Join(dir, "s"))); got != pid {
+	if got := testbin.AskPID(t, testbin.Datagrams("unixgram", filepath.Join(dir, "s"))); got != pid {
 		t.Errorf("answered by %d, want %d", got, pid)
 	}
 	s.WaitLog(pid, "signals restart and stop this process")
@@ -423,7 +327,7 @@ func TestKeepPIDWithAllKinds(t *testing.T) {
 		s := testbin.Start(t, cfg)
 		pid, addrs := s.Newest()
 		s.WaitLog(pid, "signals restart and stop this process")
-		udp := datagrams("udp", addrs[slices.IndexFunc(listens, func(l play.Listen) bool { return l.Network == "udp" })-count(listens, "file", "udp")])
+		udp := testbin.Datagrams("udp", addrs[slices.IndexFunc(listens, func(l play.Listen) bool { return l.Network == "udp" })-count(listens, "file", "udp")])
 		before := testbin.Ask(t, udp, "fds")
 		for range 10 {
 			if again := inPlace(t, s, pid); !slices.Equal(again, addrs) {

@@ -212,10 +212,10 @@ func TestDroppedPathWithoutParent(t *testing.T) {
 	s.Stop()
 }
 
-// roleLater is roleKinds as soon as there is a file "release".
+// roleLater is testbin.ServeKinds as soon as there is a file "release".
 func roleLater(cfg play.Config) error {
 	play.Answer("until release")
-	return roleKinds(cfg)
+	return testbin.ServeKinds(cfg)
 }
 
 // What the program has closed is not passed on, and the address is free.

@@ -14,13 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/facebookgo/grace"
 	"github.com/facebookgo/grace/internal/testbin"
 	"github.com/facebookgo/grace/internal/testbin/play"
 	"golang.org/x/sys/unix"
 )
 
 func init() {
-	roles = append(roles, testbin.Role{Name: "many", Serve: roleMany}, testbin.Role{Name: "bare", Serve: roleBare})
+	roles = append(roles, testbin.Role{Name: "many", Serve: roleMany}, testbin.Role{Name: "starts", Serve: roleStarts}, testbin.Role{Name: "bare", Serve: roleBare})
 }
 
 // Thousands of listeners. PreStart carries what the roles need: the network, the
@@ -68,6 +69,41 @@ func roleMany(cfg play.Config) error {
 		}
 		return fmt.Sprint(i, " ", os.Getpid())
 	})
+}
+
+// roleStarts does the same, and starts its successor itself, as programs did that were
+// written for the original.
+func roleStarts(cfg play.Config) error {
+	listeners, err := listenMany(cfg, func(_ int, network, addr string) (net.Listener, error) { return net1.Listen(network, addr) })
+	if err != nil {
+		return err
+	}
+	for i, l := range listeners {
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go play.ServeConnWith(c, func(string) string { return fmt.Sprint(i, " ", os.Getpid()) })
+			}
+		}()
+	}
+	signals := make(chan os.Signal, 10)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGUSR2)
+	play.Emit(play.Event{Event: play.Serving, Addrs: []string{listeners[0].Addr().String(), listeners[len(listeners)-1].Addr().String()}})
+	if err := grace.CloseParent(); err != nil {
+		return err
+	}
+	for sig := range signals {
+		if sig == syscall.SIGTERM {
+			break
+		}
+		if _, err := net1.StartProcess(); err != nil {
+			return err
+		}
+	}
+	return play.Done(nil)
 }
 
 // roleBare does the same with the bare system calls, and nothing else. SIGUSR2 starts
@@ -205,6 +241,58 @@ func TestManyListeners(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What is too long for the environment goes in a table, however the next program comes
+// to run.
+func TestManyNames(t *testing.T) {
+	check := func(n int, base string, pid int) {
+		t.Helper()
+		for i := 0; i < n; i += 997 {
+			got := testbin.Ask(t, testbin.Lines("tcp", manyAddr("tcp", i, base)), "")
+			if want := fmt.Sprint(i, " ", pid); got != want {
+				t.Errorf("%d is answered by %s, want %s", i, got, want)
+			}
+		}
+	}
+	n := howMany(t, 10_000)
+	t.Run("KeepPID", func(t *testing.T) {
+		base := base(t, "tcp")
+		cfg := manyConfig("many", "tcp", n, base)
+		cfg.KeepPID = true
+		s := testbin.Start(t, cfg)
+		pid, _ := s.Newest()
+		s.WaitLog(pid, "signals restart and stop this process")
+		before := testbin.Ask(t, testbin.Lines("tcp", manyAddr("tcp", 0, base)), "fds")
+		for range 2 {
+			inPlace(t, s, pid)
+			check(n, base, pid)
+		}
+		if after := testbin.Ask(t, testbin.Lines("tcp", manyAddr("tcp", 0, base)), "fds"); after != before {
+			t.Errorf("%d descriptors became %d", len(strings.Fields(before)), len(strings.Fields(after)))
+		}
+		s.Stop()
+	})
+	t.Run("StartProcess", func(t *testing.T) {
+		// Any free port: they are found by what was asked for, or not at all.
+		s := testbin.Start(t, manyConfig("starts", "tcp", n, "0"))
+		_, addrs := s.Newest()
+		for range 2 {
+			old, _ := s.Restart()
+			s.WaitReturned(old)
+			s.WaitExit(old)
+			pid, again := s.Newest()
+			if !slices.Equal(again, addrs) {
+				t.Errorf("addresses: %v, want %v", again, addrs)
+			}
+			for i, addr := range addrs {
+				if got, want := testbin.Ask(t, testbin.Lines("tcp", addr), ""), fmt.Sprint(i*(n-1), " ", pid); got != want {
+					t.Errorf("%s is answered by %s, want %s", addr, got, want)
+				}
+			}
+		}
+		s.Stop()
+	})
 }
 
 // BenchmarkRestart compares a restart with many listeners with what it would cost by

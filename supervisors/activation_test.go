@@ -4,7 +4,6 @@ package supervisors_test
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,7 +148,6 @@ func TestSocketActivate(t *testing.T) {
 		args   []string
 		listen play.Listen
 		target testbin.Target
-		wakes  func() error
 	}{
 		{name: "tcp", args: []string{"-l", "127.0.0.1:8081", "--fdname=web"},
 			listen: play.Listen{Addr: "127.0.0.1:8081"}, target: testbin.HTTP("http", "127.0.0.1:8081")},
@@ -158,39 +156,16 @@ func TestSocketActivate(t *testing.T) {
 		// A name too many, and a socket that nobody asks for.
 		{name: "two sockets", args: []string{"-l", "127.0.0.1:8082", "-l", "127.0.0.1:8083", "--fdname=web:more:names"},
 			listen: play.Listen{Addr: "127.0.0.1:8083"}, target: testbin.HTTP("http", "127.0.0.1:8083")},
-		// A server with sockets of its own.
-		{name: "datagram", args: []string{"-d", "-l", "127.0.0.1:8084"},
-			listen: play.Listen{Addr: "127.0.0.1:8085"}, target: testbin.HTTP("http", "127.0.0.1:8085"),
-			wakes: func() error {
-				c, err := net.Dial("udp", "127.0.0.1:8084")
-				if err == nil {
-					defer c.Close()
-					_, err = c.Write([]byte("wake up"))
-				}
-				return err
-			}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cfg := httpConfig()
 			cfg.Listens = []play.Listen{test.listen}
 			s := testbin.Launch(t, testbin.Executable(t), cfg, activate(test.args...))
-			wakes := test.wakes
-			if wakes == nil {
-				wakes = func() error { _, err := test.target(""); return err }
-			}
 			testbin.Poll(t, "the socket", func() bool {
-				err := wakes()
-				if err != nil {
-					return false
-				}
-				for _, e := range s.Events() {
-					if e.Event == play.Serving {
-						return true
-					}
-				}
-				return false
+				_, err := test.target("")
+				return err == nil
 			})
-			pid, _ := s.Newest()
+			pid := s.Wait("the service", func(e play.Event) bool { return e.Event == play.Serving }).PID
 			load := testbin.NewLoad(t, test.target, test.target)
 			load.WaitPID(pid)
 			for range 2 {
@@ -206,4 +181,30 @@ func TestSocketActivate(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Datagram sockets are found by their address and by their name, and pass from process
+// to process.
+func TestSocketActivateDatagram(t *testing.T) {
+	const log, dns = "127.0.0.1:8084", "127.0.0.1:8085"
+	gram := filepath.Join(t.TempDir(), "socket")
+	cfg := play.Config{Role: "kinds", Listens: []play.Listen{{Network: "udp", Addr: dns}, {Network: "packet", Addr: "log"}, {Network: "unixgram", Addr: gram}}}
+	s := testbin.Launch(t, testbin.Executable(t), cfg, activate("-d", "-l", log, "-l", dns, "-l", gram, "--fdname=log:dns:gram"))
+	testbin.Poll(t, "the sockets", func() bool { _, err := os.Lstat(gram); return err == nil })
+	pid := testbin.AskPID(t, testbin.Datagrams("udp", log)) // which starts the service
+	for range 3 {
+		for network, addr := range map[string]string{"udp": log, "udp4": dns, "unixgram": gram} {
+			if got := testbin.AskPID(t, testbin.Datagrams(network, addr)); got != pid {
+				t.Errorf("%s is answered by %d, want %d", addr, got, pid)
+			}
+		}
+		s.WaitLog(pid, "signals restart and stop this process")
+		old, next := s.Restart()
+		s.WaitReturned(old)
+		s.WaitExit(old)
+		pid = next
+	}
+	s.WaitLog(pid, "signals restart and stop this process")
+	s.Stop()
+	inode(t, gram)
 }

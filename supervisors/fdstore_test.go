@@ -100,3 +100,28 @@ func (a *app) in(t *testing.T) *app {
 	b.t = t
 	return &b
 }
+
+// Datagram sockets are kept as well, and two of the same words in their order.
+func TestFDStoreDatagrams(t *testing.T) {
+	cfg := play.Config{Role: "kinds", FDStore: true, Listens: []play.Listen{
+		{Network: "tcp", Addr: "127.0.0.1:0"}, {Network: "tcp", Addr: "127.0.0.1:0"}, {Network: "udp", Addr: "127.0.0.1:0"}, {Network: "udp", Addr: "127.0.0.1:0"},
+	}}
+	a, pid := start(t, "app-fdstore.service", cfg)
+	want := a.waitServing(0).Addrs
+	for range 3 {
+		a.wait("NFileDescriptorStore", "4")
+		n := len(a.events())
+		a.signal(pid, syscall.SIGKILL)
+		e := a.waitServing(n)
+		pid = e.PID
+		a.waitMain(pid)
+		if !slices.Equal(e.Addrs, want) {
+			t.Errorf("addresses after a crash: %v, want %v", e.Addrs, want)
+		}
+		if got := testbin.AskPID(t, testbin.Datagrams("udp", want[2])); got != pid {
+			t.Errorf("answered by %d, want %d", got, pid)
+		}
+	}
+	a.stop()
+	a.wait("ActiveState", "inactive")
+}

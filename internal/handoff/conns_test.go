@@ -48,7 +48,7 @@ func newFamily(t *testing.T, networks ...string) *family {
 		in := &inherited{fd: fd, file: os.NewFile(uintptr(fd), "inherited")}
 		in.Name, in.Network, in.id = fmt.Sprint(i), network, identity(t, fd)
 		f.child.inherited = append(f.child.inherited, in)
-		theirs, err := f.child.take(in)
+		theirs, err := f.child.take(in, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

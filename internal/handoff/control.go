@@ -18,6 +18,7 @@ const (
 	Ready   = "ready"
 	Hasten  = "hasten"
 	Leaving = "leaving"
+	Standby = "standby"
 	Main    = "main"
 	State   = "state"
 	Take    = "take"

@@ -1,5 +1,6 @@
 // Package handoff is one handover from a parent process to its child: both ends
-// of it, in child.go and parent.go, and what they share.
+// of it, in child.go and parent.go, how it begins, in start.go and claim.go, and what
+// they share.
 //
 // # Descriptors
 //
@@ -22,6 +23,30 @@
 // to grace.Inherit. The child removes the variable when this package is
 // initialised and sets LISTEN_PID to its own pid.
 //
+// LISTEN_FDS has the sockets that listen, since the protocol of facebookgo/grace takes
+// anything else there for an error. Datagram sockets and files come after them, as
+// extras,
+//
+//	extras=5+udp++%253A53+90211,6+unixgram++%2Frun%2Flog+90212+2049.1234,7++n+lock+90213
+//
+// each with its descriptor, the network that was asked for, flags (n: it is a file,
+// found by its name alone, whatever it is open on), its name in the form of a URL
+// query, and its inode. A unixgram socket with a path that this family has made has the
+// device and the inode of that file, too. An extra whose descriptor is closed or open on
+// something else is an error. A process with the original protocol passes on what it
+// knows nothing of, marker and descriptors: a child of that takes the extras whose
+// inodes are right, and the rest of the marker does not count.
+//
+// What would make LISTEN_FDNAMES or the marker longer than 100 KiB goes in a table: a
+// file without a name (a memfd), whose descriptor and inode are in the marker,
+//
+//	table=9 tableinode=1031
+//
+// in place of sockets, extras, fds and LISTEN_FDNAMES. It has a line for each: the
+// names as LISTEN_FDNAMES would have them, and the values of sockets, extras and fds,
+// empty where there is none. It is read from its beginning whatever its offset is, and
+// closed.
+//
 // # Control socket
 //
 // One end of a stream socketpair, outside LISTEN_FDS. Either side sends lines:
@@ -36,6 +61,7 @@
 //	         leaving handover PID  its own child, PID, has taken over
 //	         took ID 101           which of the connections it has taken
 //	parent:  state I BASE64        what it knows about the socket at position I; before ready
+//	         standby               it has stopped accepting and reading, as standby=1 had promised
 //	         main                  the standby is over, the child is on its own
 //	         take ID I,J,K         connections that were accepted on these sockets, as
 //	                               SCM_RIGHTS in the same order, all in one message
@@ -66,8 +92,17 @@
 //
 // A process whose pid must not change starts a child that serves in the interim
 // (interim=1), drains, and executes the program anew. What is then in its place
-// finds the sockets where fds says, and its end of the control socket, over which
-// it speaks like a child: at its "ready" the interim process drains and exits.
+// (comeback=1; again=1 if it was asked to restart once more meanwhile) finds the
+// listeners where fds says, in the order of LISTEN_FDNAMES, since it can't have them
+// from 3 up,
+//
+//	fds=12,8,9
+//
+// the extras where they say themselves, and its end of the control socket, over which
+// it speaks like a child: parent is the pid of the interim process, and at "ready" that
+// drains and exits, after "leaving stop". What the interim process had no use for was
+// closed before. LISTEN_PID is the pid of the interim process, so that no other reader
+// takes what is at 3.
 //
 // A parent that speaks only the protocol of facebookgo/grace sets LISTEN_FDS and
 // leaves LISTEN_PID unset or stale. It is told "ready" by SIGTERM.
@@ -113,6 +148,9 @@ type Process struct {
 	failed  bool          // Fail was called
 	hasten  bool          // Hasten was called
 	sole    bool          // no parent can take the sockets back
+	told    bool          // the parent says when it stands by
+	turn    chan struct{} // closed when the parent reads no datagrams any more; nil if nobody waits
+	turned  bool          // turn is closed, or would be
 	isSole  chan struct{} // closed when sole becomes true; nil if nobody waits
 	heir    *Child        // the child that took over last; nil if it has died
 
@@ -232,38 +270,6 @@ func (p *Process) Hasten() <-chan struct{} {
 // Dir is the directory in which this process was started, or "" if it is not
 // known. The program may have left it since.
 func (p *Process) Dir() string { return p.dir }
-
-// unlinker is a listener whose Close can remove a path: net.UnixListener.
-type unlinker interface{ SetUnlinkOnClose(bool) }
-
-// Close closes l. Exactly one process of the family removes the path of a unix
-// socket: the last one.
-func (p *Process) Close(l net.Listener) error {
-	p.mu.Lock()
-	if s := p.find(l); s != nil {
-		p.setUnlink(s)
-		s.closed = true
-	}
-	p.mu.Unlock()
-	return l.Close()
-}
-
-// setUnlink says who removes the paths of sockets: this process if it is the
-// last one. It leaves alone those that Close is at work on, since
-// SetUnlinkOnClose must not be called meanwhile. mu is held.
-//
-// Close asks as well. This is for listeners that the program closes without us.
-func (p *Process) setUnlink(sockets ...*Socket) {
-	for _, s := range sockets {
-		u, ok := s.conn.(unlinker)
-		if !ok || s.closed {
-			continue
-		}
-		if isOpen(s.conn) {
-			u.SetUnlinkOnClose(!s.Foreign && p.last(s))
-		}
-	}
-}
 
 // alone notes that no parent can take the sockets back any more. mu is held.
 func (p *Process) alone() {

@@ -1,9 +1,6 @@
 package handoff
 
-import (
-	"net"
-	"net/url"
-)
+import "net"
 
 // Sockets are found by keys, so that thousands of them cost no more each than
 // one. A key is a network and an address; what was asked for in the generation
@@ -27,10 +24,11 @@ func (in *inherited) names() (keys []string) {
 	return keys
 }
 
-// address is the key under which in is found by its address, or "". Nobody has asked
-// for the address of a socket that was asked for as any free port.
+// address is the key under which in is found by its address, or "". That counts also
+// for one that was asked for as any free port: programs for the original tell the next
+// process which port it was, and that asks for it.
 func (in *inherited) address() string {
-	if in.addr == nil || in.asked() && anyPort(in.Name) {
+	if in.addr == nil {
 		return ""
 	}
 	return addrKey(in.addr.Network(), in.addr.String())
@@ -38,16 +36,6 @@ func (in *inherited) address() string {
 
 // asked reports whether it is known what in was asked for as.
 func (in *inherited) asked() bool { return in.kind != kindFile && in.Network != "" && in.Name != "" }
-
-// anyPort reports whether name is what was asked for when any free port was.
-func anyPort(name string) bool {
-	asked, err := url.PathUnescape(name)
-	if err != nil {
-		return false
-	}
-	_, port, err := net.SplitHostPort(asked)
-	return err == nil && (port == "0" || port == "")
-}
 
 // askedKeys are the keys to look under, in order, for a socket asked for as
 // network and asked, which resolved to addr. The unspecified addresses of IPv4

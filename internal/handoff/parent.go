@@ -1,21 +1,15 @@
 package handoff
 
 import (
-	"cmp"
-	"errors"
-	"fmt"
-	"io/fs"
-	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 )
+
+// What a parent knows of its child.
 
 // Child is a process that this one has started to take over.
 type Child struct {
@@ -45,241 +39,6 @@ type Child struct {
 	exited   chan struct{}
 	state    *os.ProcessState
 	waitErr  error
-}
-
-// Options say what a child is started for.
-type Options struct {
-	Control bool // offer the control socket; a child without one says "ready" by SIGTERM
-	Interim bool // the child serves until this process has executed the program anew
-	Stderr  bool // listen to its standard error until it is ready, if that can be done
-}
-
-// Start starts the program anew: os.Args looked up again, in the directory where
-// this process was started, with the environment as it is, the standard
-// descriptors, and all sockets that are still open.
-//
-// Nothing is left open or running when it fails.
-func (p *Process) Start(o Options) (*Child, error) {
-	if len(os.Args) == 0 {
-		return nil, errors.New("start new process: os.Args is empty")
-	}
-	argv0, err := lookPath(os.Args[0], p.dir)
-	if err != nil {
-		return nil, fmt.Errorf("start new process: %w", err)
-	}
-	p.mu.Lock()
-	p.prune()
-	c := &Child{
-		parent:   p,
-		sockets:  slices.Clone(p.active),
-		passer:   passer{took: make(chan Message, 1), ended: make(chan struct{})},
-		discard:  make(chan struct{}),
-		messages: make(chan Message),
-		closed:   make(chan struct{}),
-		exited:   make(chan struct{}),
-	}
-	p.mu.Unlock()
-	if err := c.start(argv0, o); err != nil {
-		c.closeControl()
-		if c.tap != nil {
-			c.tap.close()
-		}
-		return nil, err
-	}
-	go c.wait() // ends with the child, or with this process
-	return c, nil
-}
-
-// StartAlone starts a child without a control socket, which nobody watches: it
-// says "ready" by SIGTERM, and lives on if this process exits right away. It is
-// reaped.
-func (p *Process) StartAlone() (pid int, err error) {
-	c, err := p.Start(Options{})
-	if err != nil {
-		return 0, err
-	}
-	c.Hold("")
-	return c.pid, nil
-}
-
-func (c *Child) start(argv0 string, o Options) error {
-	var opened []int
-	defer func() {
-		for _, fd := range opened {
-			closeFD(fd)
-		}
-	}()
-	files := []int{stdFD(os.Stdin), stdFD(os.Stdout), stdFD(os.Stderr)}
-	m := marker{parent: os.Getpid(), gen: c.parent.Generation() + 1, interim: o.Interim, since: max(c.parent.born.Unix(), 0)}
-	var names []string
-	var passed []*Socket
-	var states []string
-	c.listenersFirst()
-	for i, s := range c.sockets {
-		fd, err := dup(s.conn)
-		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
-			continue // a moment ago
-		}
-		if err != nil {
-			return fmt.Errorf("start new process: pass socket %d of %d (%s): %w", i+1, len(c.sockets), s.Name, tooMany(err, len(c.sockets)-i))
-		}
-		if err := m.add(s, fd, len(files), &names); err != nil {
-			closeFD(fd)
-			return fmt.Errorf("start new process: pass socket %d of %d (%s): %w", i+1, len(c.sockets), s.Name, err)
-		}
-		opened, files, passed = append(opened, fd), append(files, fd), append(passed, s)
-	}
-	c.sockets = passed
-	links, err := c.links()
-	defer func() {
-		for _, l := range links {
-			if l.ours >= 0 { // the child was not started
-				closeFD(l.ours)
-			}
-		}
-	}()
-	for _, l := range links {
-		id, _ := identify(l.theirs)
-		m.extras = append(m.extras, meta{link: true, fd: len(files), inode: id.ino, name: strconv.Itoa(l.position)})
-		opened, files = append(opened, l.theirs), append(files, l.theirs)
-	}
-	if err != nil {
-		return fmt.Errorf("start new process: %w", tooMany(err, 0))
-	}
-	if o.Control {
-		ours, theirs, err := socketpair()
-		if err != nil {
-			return fmt.Errorf("start new process: make control socket: %w", tooMany(err, 0))
-		}
-		opened = append(opened, theirs)
-		id, err := identify(theirs)
-		if err != nil {
-			closeFD(ours)
-			return fmt.Errorf("start new process: make control socket: %w", err)
-		}
-		states = c.states()
-		m.control, m.inode, m.states = len(files), id.ino, len(states)
-		files = append(files, theirs)
-		if c.control, err = newControl(ours); err != nil {
-			return fmt.Errorf("start new process: %w", err)
-		}
-	}
-	if o.Control && o.Stderr {
-		if c.tap = newTap(files[2]); c.tap != nil {
-			m.tap = c.tap.mark(len(files))
-			files = append(files, c.tap.ends()...)
-		}
-	}
-	if m.needsTable(names) {
-		fd, inode, err := writeTable(m.tableText(names))
-		if err != nil {
-			return fmt.Errorf("start new process: %w", tooMany(err, 0))
-		}
-		opened = append(opened, fd)
-		m.table, m.tableInode = len(files), inode
-		files = append(files, fd)
-	}
-	// One that serves in the interim, or that says nothing, must be ours to reap.
-	asSibling := o.Control && !o.Interim && underManager()
-	pid, sibling, err := forkExec(argv0, os.Args, c.parent.dir, childEnv(os.Environ(), names, m), files, asSibling)
-	if err != nil {
-		return fmt.Errorf("start new process: %w", startError(argv0, c.parent.dir, err))
-	}
-	c.pid, c.sibling = pid, sibling
-	// The child is not yet waited for, so that the pid is its own.
-	if c.process, err = os.FindProcess(pid); err != nil {
-		return fmt.Errorf("start new process: %w", err)
-	}
-	for i := range links {
-		links[i].begin()
-	}
-	if c.tap != nil {
-		c.tap.start()
-	}
-	if c.control != nil {
-		c.talks = true
-		c.reader.Add(2)
-		go func() {
-			defer c.reader.Done()
-			c.read()
-		}()
-		go func() { // a child that does not read must not hold us up
-			defer c.reader.Done()
-			for _, s := range states {
-				_ = c.control.send(State, s)
-			}
-		}()
-	}
-	return nil
-}
-
-// listenersFirst puts what LISTEN_FDS announces before the rest: a child with the
-// original protocol takes it for an error if something there does not listen.
-func (c *Child) listenersFirst() {
-	slices.SortStableFunc(c.sockets, func(a, b *Socket) int { return cmp.Compare(a.kind, b.kind) })
-}
-
-// add notes in m, or in names, that s, of which fd is a descriptor, is passed as
-// descriptor as.
-func (m *marker) add(s *Socket, fd, as int, names *[]string) error {
-	t := meta{network: s.Network, foreign: s.Foreign, listed: s.listed, file: s.kind == kindFile}
-	if s.kind == kindListener {
-		*names = append(*names, s.Name)
-		m.sockets = append(m.sockets, t)
-		return nil
-	}
-	id, err := identify(fd)
-	if err != nil {
-		return err
-	}
-	t.fd, t.name, t.inode, t.path = as, s.Name, id.ino, s.pathID
-	m.extras = append(m.extras, t)
-	return nil
-}
-
-// tooMany says how many descriptors were needed, if err is that there are no more.
-// left of them are still to be opened.
-func tooMany(err error, left int) error {
-	if !errors.Is(err, syscall.EMFILE) {
-		return err
-	}
-	limit := fdLimit()
-	return fmt.Errorf("%w: a restart needs %d descriptors at once, and this process may have %d (ulimit -n, LimitNOFILE)", err, limit+uint64(left)+spareFDs, limit)
-}
-
-// spareFDs is how many descriptors a start needs beside those of the sockets.
-const spareFDs = 6
-
-// stdFD is the descriptor of one of the standard files. A closed one stays
-// closed in the child.
-func stdFD(f *os.File) int {
-	fd := -1
-	if f == nil {
-		return fd
-	}
-	if raw, err := f.SyscallConn(); err == nil {
-		_ = raw.Control(func(s uintptr) { fd = int(s) })
-	}
-	return fd
-}
-
-// lookPath finds the program as it was found when this process was started: a
-// name with a slash from the directory of that time, another one in PATH.
-func lookPath(argv0, dir string) (string, error) {
-	if dir != "" && filepath.Base(argv0) != argv0 && !filepath.IsAbs(argv0) {
-		argv0 = filepath.Join(dir, argv0)
-	}
-	return exec.LookPath(argv0)
-}
-
-// startError says what to do where the bare error misleads.
-func startError(argv0, dir string, err error) error {
-	if dir != "" {
-		if dirErr := enter(dir); dirErr != nil {
-			return fmt.Errorf("directory where this process was started: %w", dirErr)
-		}
-	}
-	return &fs.PathError{Op: "fork/exec", Path: argv0, Err: err}
 }
 
 // read passes on what the child says.
@@ -488,6 +247,13 @@ func (c *Child) Release() {
 		s.holders--
 	}
 	c.parent.setUnlink(c.held...)
+}
+
+// TellStandby says to the child that this process reads no datagrams any more.
+func (c *Child) TellStandby() {
+	if c.control != nil {
+		_ = c.control.send(Standby)
+	}
 }
 
 // TellMain says to the child that the standby is over. Messages are not expected

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -112,61 +111,6 @@ func (p *Process) add(s *Socket) {
 	p.active = append(p.active, s)
 	p.note(s)
 	p.notePath(s)
-}
-
-// notePath learns which file stands for a unixgram socket. Which one that was when
-// an inherited one was made, the parent has said. mu is held.
-func (p *Process) notePath(s *Socket) {
-	if s.kind != kindDatagram || s.Foreign || !hasPath(s.addr()) {
-		return
-	}
-	path := s.addr().String()
-	s.path, _ = filepath.Abs(path) // now, or where the program has gone again
-	if s.made {
-		s.pathID, _ = socketAt(s.path)
-	} else if !s.atPath() {
-		s.path = p.absolute(path)
-	}
-	if s.pathID != (fileID{}) {
-		p.paths = append(p.paths, s)
-	}
-}
-
-// absolute is path as the process that this program first was has meant it.
-func (p *Process) absolute(path string) string {
-	if filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(p.dir, path)
-}
-
-// End removes the paths of unixgram sockets if this process was the last that had
-// them. Package net removes only those of listeners.
-func (p *Process) End() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, s := range p.paths {
-		if p.last(s) && s.atPath() && (isOpen(s.conn) || abandoned(net.UnixAddr{Net: "unixgram", Name: s.path})) {
-			_ = os.Remove(s.path)
-		}
-	}
-	p.paths = nil
-}
-
-// abandoned reports whether no process has the socket at a any more.
-func abandoned(a net.UnixAddr) bool {
-	c, err := net.Dial(a.Net, a.Name)
-	if err == nil {
-		_ = c.Close()
-	}
-	return errors.Is(err, syscall.ECONNREFUSED)
-}
-
-// atPath reports whether s is what is at its path: by now that may be another socket.
-// The file of one that is closed may be another with the same number.
-func (s *Socket) atPath() bool {
-	id, ok := socketAt(s.path)
-	return ok && id == s.pathID
 }
 
 // note lets find find s. mu is held.

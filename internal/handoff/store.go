@@ -11,20 +11,26 @@ import (
 // Sockets that the service manager keeps for us, as FDSTORE=1 of sd_notify(3)
 // describes. It gives them back like any other, with the name that they were kept
 // under: "grace", the network, "+" and the place in what Inherit returns if they
-// belong to that, and the name that they would have in a handover.
+// belong to that, "=" and which one it is of those that were asked for in the same words
+// if it is not the first, and the name that they would have in a handover. The order in
+// which they come back is not the one in which they were given.
 //
 //	grace.tcp.127.0.0.1%3A8080
 //	grace.tcp+0.%3A8080
+//	grace.udp=1.%3A0
 
 const storePrefix = "grace."
 
 // maxStoreName is the limit of FDNAME.
 const maxStoreName = 255
 
-func storeName(network, name string, listed bool, order int) string {
+func storeName(network, name string, listed bool, order, nth int) string {
 	s := storePrefix + network
 	if listed {
 		s += "+" + strconv.Itoa(order)
+	}
+	if nth != 0 {
+		s += "=" + strconv.Itoa(nth)
 	}
 	if s += "."; len(s)+len(name) <= maxStoreName {
 		s += name // or else it is found by its address
@@ -43,11 +49,24 @@ func (in *inherited) fromStore() {
 		return
 	}
 	in.stored = in.Name
+	network, nth, _ := strings.Cut(network, "=")
+	in.nth, _ = strconv.Atoi(nth)
 	network, order, listed := strings.Cut(network, "+")
 	in.Name, in.Network, in.Foreign = name, networkName(network), false
 	if n, err := strconv.Atoi(order); listed && err == nil {
 		in.listed, in.order = true, n
 	}
+}
+
+// words counts the sockets that were asked for in the same words.
+type words map[string]int
+
+// count returns how many there were before s.
+func (w words) count(s *Socket) (nth int) {
+	key := s.Network + " " + s.Name
+	nth = w[key]
+	w[key]++
+	return nth
 }
 
 // A Kept socket is one that the service manager shall keep.
@@ -76,20 +95,23 @@ func (p *Process) Store() (keep []Kept, drop []string) {
 	defer p.mu.Unlock()
 	p.prune()
 	order := 0
+	same := make(words)
 	for _, s := range p.active {
 		if s.kind == kindFile || s.Foreign || hasPath(s.addr()) {
 			continue
 		}
-		keep = append(keep, Kept{storeName(s.Network, s.Name, s.listed, order), s.conn})
+		keep = append(keep, Kept{storeName(s.Network, s.Name, s.listed, order, same.count(s)), s.conn})
 		if s.listed {
 			order++
 		}
 	}
+	same = make(words)
 	for _, in := range p.inherited {
+		nth := same.count(&in.Socket)
 		if in.socket == nil && in.taken && !in.Foreign && in.kind != kindFile {
 			name := in.stored
 			if name == "" {
-				name = storeName(in.Network, in.Name, false, 0)
+				name = storeName(in.Network, in.Name, false, 0, nth)
 			}
 			drop = append(drop, name)
 		}

@@ -30,6 +30,7 @@ var roles = map[string]func(play.Config) error{
 	"asking":       serveAsking,
 	"packets":      servePackets,
 	"sessions":     serveSessions,
+	"kinds":        ServeKinds,
 	"talk":         serveTalk,
 	"says":         serveSays,
 }

@@ -1,0 +1,131 @@
+package handoff
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// The paths of unix sockets: the last process of the family removes them, and no other.
+
+// unlinker is a listener whose Close can remove a path: net.UnixListener.
+type unlinker interface{ SetUnlinkOnClose(bool) }
+
+// Close closes l. Exactly one process of the family removes the path of a unix
+// socket: the last one.
+func (p *Process) Close(l net.Listener) error {
+	p.mu.Lock()
+	if s := p.find(l); s != nil {
+		p.setUnlink(s)
+		s.closed = true
+	}
+	p.mu.Unlock()
+	return l.Close()
+}
+
+// setUnlink says who removes the paths of sockets: this process if it is the
+// last one. It leaves alone those that Close is at work on, since
+// SetUnlinkOnClose must not be called meanwhile. mu is held.
+//
+// Close asks as well. This is for listeners that the program closes without us.
+func (p *Process) setUnlink(sockets ...*Socket) {
+	for _, s := range sockets {
+		u, ok := s.conn.(unlinker)
+		if !ok || s.closed {
+			continue
+		}
+		if isOpen(s.conn) {
+			u.SetUnlinkOnClose(!s.Foreign && p.last(s))
+		}
+	}
+}
+
+// notePath learns which file stands for a unixgram socket. Which one that was when
+// an inherited one was made, the parent has said. mu is held.
+func (p *Process) notePath(s *Socket) {
+	if s.kind != kindDatagram || s.Foreign || !hasPath(s.addr()) {
+		return
+	}
+	path := s.addr().String()
+	s.path, _ = filepath.Abs(path) // now, or where the program has gone again
+	if s.made {
+		s.pathID, _ = socketAt(s.path)
+	} else if !s.atPath() {
+		s.path = p.absolute(path)
+	}
+	if s.pathID != (fileID{}) {
+		p.paths = append(p.paths, s)
+	}
+}
+
+// absolute is path as the process that this program first was has meant it.
+func (p *Process) absolute(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(p.dir, path)
+}
+
+// End removes the paths of unixgram sockets if this process was the last that had
+// them. Package net removes only those of listeners.
+func (p *Process) End() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.paths {
+		if p.last(s) && s.atPath() && (isOpen(s.conn) || abandoned(net.UnixAddr{Net: "unixgram", Name: s.path})) {
+			_ = os.Remove(s.path)
+		}
+	}
+	p.paths = nil
+}
+
+// abandoned reports whether no process has the socket at a any more.
+func abandoned(a net.UnixAddr) bool {
+	c, err := net.Dial(a.Net, a.Name)
+	if err == nil {
+		_ = c.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// atPath reports whether s is what is at its path: by now that may be another socket.
+// The file of one that is closed may be another with the same number.
+func (s *Socket) atPath() bool {
+	id, ok := socketAt(s.path)
+	return ok && id == s.pathID
+}
+
+// pathOf is the address of a unix socket with a path that this family of processes
+// has made, or the zero value. mu is held.
+func (p *Process) pathOf(in *inherited) (none net.UnixAddr) {
+	if in.kind == kindFile || in.Foreign {
+		return none
+	}
+	typ, err := checkSocket(in.fd)
+	if err != nil {
+		return none
+	}
+	addr, ok := socketAddr(in.fd, typ).(*net.UnixAddr)
+	if !ok || !hasPath(addr) {
+		return none
+	}
+	addr.Name = p.absolute(addr.Name)
+	if id, ok := socketAt(addr.Name); !ok || in.kind == kindDatagram && id != in.pathID {
+		return none // by now something else is there
+	}
+	return *addr
+}
+
+// removeUnused removes the paths of sockets that nobody here has asked for, when the
+// parent has gone. It has removed them itself, unless it was killed or did not learn
+// of it. mu is held.
+func (p *Process) removeUnused() {
+	for _, a := range p.unused {
+		if abandoned(a) {
+			_ = os.Remove(a.Name)
+		}
+	}
+	p.unused = nil
+}
