@@ -207,6 +207,7 @@ func TestMarker(t *testing.T) {
 			{fd: 5, network: "unixgram", foreign: true, name: "/run/a,b+c"},
 			{fd: 6, file: true, name: "lock"},
 		}}, "1 parent=812 sockets=tcp extras=4+udp++%253A53,5+unixgram+f+%2Frun%2Fa%2Cb%2Bc,6++n+lock"},
+		{marker{parent: 812, control: 5, inode: 90210, standby: true}, "1 parent=812 control=5 inode=90210 standby=1"},
 		{marker{parent: 812, comeback: true, again: true, fds: []int{7, 5}}, "1 parent=812 comeback=1 again=1 fds=7,5"},
 		{marker{parent: 812, table: 9, tableInode: 77}, "1 parent=812 table=9 tableinode=77"},
 	}
