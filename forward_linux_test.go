@@ -170,10 +170,12 @@ func TestForwardLeavesNothing(t *testing.T) {
 	}
 	testbin.Poll(t, "descriptors to be closed", func() bool { return c.ask("ask fds") == descriptors })
 	testbin.Poll(t, "goroutines to end", func() bool { return c.ask("ask goroutines") == goroutines })
-	// Without the program there is nobody to get the other end.
-	if err := os.Remove(s.Path()); err != nil {
+	// Of what is no program there is nobody to get the other end.
+	text := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(text, []byte("text"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	s.Install(text)
 	for range 10 {
 		n := len(s.Events())
 		s.Signal(pid, syscall.SIGUSR2)
