@@ -52,12 +52,12 @@ func (p *Process) Ready() (first bool, err error) {
 		}
 		p.control.close() // the parent has gone
 		p.control = nil
-		p.removeUnused()
+		go removeAbandoned(p.unusedPaths()) // ends within seconds
 		if p.comeback {
 			go p.reapInterim() // ends with the process that has gone
 		}
 	case p.origin == Parent || p.origin == Legacy: // which is not told what is unused
-		for _, a := range p.unused {
+		for _, a := range p.unusedPaths() {
 			_ = os.Remove(a.Name)
 		}
 		if err := terminateParent(p.ppid); err != nil {
@@ -136,9 +136,9 @@ func (p *Process) watchParent() {
 	p.control = nil
 	p.myTurn()
 	p.alone()
-	p.removeUnused()
-	comeback := p.comeback
+	unused, comeback := p.unusedPaths(), p.comeback
 	p.mu.Unlock()
+	removeAbandoned(unused)
 	if comeback {
 		p.reapInterim()
 	}

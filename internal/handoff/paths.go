@@ -5,7 +5,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
+	"time"
 )
 
 // The paths of unix sockets: the last process of the family removes them, and no other.
@@ -118,14 +120,28 @@ func (p *Process) pathOf(in *inherited) (none net.UnixAddr) {
 	return *addr
 }
 
-// removeUnused removes the paths of sockets that nobody here has asked for, when the
-// parent has gone. It has removed them itself, unless it was killed or did not learn
-// of it. mu is held.
-func (p *Process) removeUnused() {
-	for _, a := range p.unused {
-		if abandoned(a) {
-			_ = os.Remove(a.Name)
+// unusedPaths returns the paths of sockets that nobody here has asked for, once. mu is
+// held.
+func (p *Process) unusedPaths() []net.UnixAddr {
+	unused := p.unused
+	p.unused = nil
+	return unused
+}
+
+// removeAbandoned removes paths when the parent has gone. It has removed them itself,
+// unless it was killed or did not learn of it. One that was killed may have its sockets
+// for a moment longer than its end of the control socket.
+func removeAbandoned(paths []net.UnixAddr) {
+	for wait := time.Millisecond; len(paths) != 0 && wait < time.Second; wait *= 2 {
+		paths = slices.DeleteFunc(paths, func(a net.UnixAddr) bool {
+			gone := abandoned(a)
+			if gone {
+				_ = os.Remove(a.Name)
+			}
+			return gone
+		})
+		if len(paths) != 0 {
+			time.Sleep(wait)
 		}
 	}
-	p.unused = nil
 }
