@@ -6,8 +6,8 @@ import "time"
 // packets that are for the other. The child waits until the parent has stopped.
 
 // standbyTimeout is how long a parent that is told "ready" may take to stand by. It is
-// longer than it waits for those that accept.
-const standbyTimeout = 5 * time.Second
+// longer than it waits for those that accept. Tests change it.
+var standbyTimeout = 5 * time.Second
 
 // Turn returns a channel that is closed when no process before this one reads the
 // datagram socket l: at once if there is none that has it.

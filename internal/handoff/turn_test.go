@@ -11,6 +11,8 @@ import (
 
 // A child reads when its parent has said that it reads no more, or can't say it.
 func TestTurn(t *testing.T) {
+	defer func(d time.Duration) { standbyTimeout = d }(standbyTimeout)
+	standbyTimeout = time.Hour
 	comes := func(t *testing.T, turn <-chan struct{}, want bool) {
 		t.Helper()
 		wait := 20 * time.Millisecond
