@@ -17,7 +17,7 @@ func TestTurn(t *testing.T) {
 		t.Helper()
 		wait := 20 * time.Millisecond
 		if want {
-			wait = 30 * time.Second
+			wait = 10 * time.Second
 		}
 		select {
 		case <-turn:
