@@ -2,6 +2,9 @@ package grace_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -97,4 +100,117 @@ func TestForwardOnStandby(t *testing.T) {
 	old.end()
 	s.Signal(parent, syscall.SIGTERM)
 	s.WaitGone()
+}
+
+// A process that drains and is frozen holds nobody up: packets for it are dropped once
+// enough of them wait.
+func TestForwardToFrozen(t *testing.T) {
+	cfg := play.Config{Role: "sessions", Listens: []play.Listen{{Network: "udp", Addr: "127.0.0.1:0"}}}
+	s := testbin.Start(t, cfg)
+	parent, addrs := s.Newest()
+	s.WaitLog(parent, "signals restart and stop this process")
+	old := newSession(t, addrs[0])
+	parent, child := s.Restart()
+	s.WaitLog(parent, "draining")
+	s.WaitLog(child, "signals restart and stop this process")
+	young := newSession(t, addrs[0])
+	if old.pid != parent || young.pid != child {
+		t.Fatalf("sessions are with %d and %d, want %d and %d", old.pid, young.pid, parent, child)
+	}
+	old.exchange()
+	s.Freeze(parent)
+	flood := newAsker(t, "udp", addrs[0])
+	for range 100 {
+		for range 20 { // more than the link and its queue hold
+			if _, err := flood.Write(append([]byte{old.generation}, make([]byte, 1000)...)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		young.exchange()
+	}
+	s.Signal(parent, syscall.SIGCONT)
+	// The answer to this shows that nothing is left that came before.
+	question := append([]byte{old.generation}, "ask "...)
+	b := make([]byte, 100)
+	testbin.Poll(t, "the old process to answer again", func() bool {
+		if _, err := flood.Write(question); err != nil {
+			t.Fatal(err)
+		}
+		if err := flood.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for err := error(nil); err == nil && string(b[:n]) != fmt.Sprint(parent); {
+			n, err = flood.Read(b)
+		}
+		return string(b[:n]) == fmt.Sprint(parent)
+	})
+	old.exchange()
+	old.end()
+	s.WaitReturned(parent)
+	young.end()
+	s.Stop()
+}
+
+// However many restarts fail, no link is left of them.
+func TestForwardLeavesNothing(t *testing.T) {
+	cfg := play.Config{Role: "sessions", Listens: []play.Listen{{Network: "udp", Addr: "127.0.0.1:0"}}}
+	s := testbin.Start(t, cfg)
+	pid, addrs := s.Newest()
+	s.WaitLog(pid, "signals restart and stop this process")
+	c := newSession(t, addrs[0])
+	descriptors, goroutines := c.ask("ask fds"), c.ask("ask goroutines")
+	bad := cfg
+	bad.Role = "exit"
+	s.Deploy(bad)
+	for range 100 {
+		n := len(s.Events())
+		s.Signal(pid, syscall.SIGUSR2)
+		s.WaitAfter(n, "the restart to fail", func(e play.Event) bool { return strings.Contains(e.Text, "restart failed") })
+	}
+	testbin.Poll(t, "descriptors to be closed", func() bool { return c.ask("ask fds") == descriptors })
+	testbin.Poll(t, "goroutines to end", func() bool { return c.ask("ask goroutines") == goroutines })
+	// Of what is no program there is nobody to get the other end.
+	text := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(text, []byte("text"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.Install(text)
+	for range 10 {
+		n := len(s.Events())
+		s.Signal(pid, syscall.SIGUSR2)
+		s.WaitAfter(n, "the restart to fail", func(e play.Event) bool { return strings.Contains(e.Text, "restart failed") })
+	}
+	testbin.Poll(t, "descriptors to be closed", func() bool { return c.ask("ask fds") == descriptors })
+	c.exchange()
+	c.end()
+	s.Stop()
+}
+
+// A process that has closed its socket gets no packets any more, also if it lives on.
+func TestForwardAfterClose(t *testing.T) {
+	cfg := play.Config{Role: "sessions", Listens: []play.Listen{{Network: "udp", Addr: "127.0.0.1:0"}}}
+	cfg.Says.Until = filepath.Join(t.TempDir(), "release")
+	s := testbin.Start(t, cfg)
+	parent, addrs := s.Newest()
+	s.WaitLog(parent, "signals restart and stop this process")
+	old := newSession(t, addrs[0])
+	parent, child := s.Restart()
+	s.WaitLog(parent, "draining")
+	old.exchange()
+	old.end()
+	s.Wait("the old process to go on", func(e play.Event) bool { return e.Event == play.Asked && e.PID == parent })
+	testbin.Poll(t, "the new process to have its packets", func() bool {
+		_, _ = old.Write(append([]byte{old.generation}, old.name()...))
+		_ = old.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		b := make([]byte, 100)
+		n, err := old.Read(b)
+		return err == nil && string(b[:n]) == "reset"
+	})
+	if err := os.WriteFile(cfg.Says.Until, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.WaitReturned(parent)
+	s.WaitLog(child, "signals restart and stop this process")
+	s.Stop()
 }

@@ -7,14 +7,18 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/facebookgo/grace"
+	"github.com/facebookgo/grace/gracenet"
 	"github.com/facebookgo/grace/internal/testbin"
 	"github.com/facebookgo/grace/internal/testbin/play"
 )
@@ -227,6 +231,164 @@ func TestPacketsTermTimeout(t *testing.T) {
 		t.Errorf("Wait returned %q", e.Text)
 	}
 	s.WaitGone()
+}
+
+// A process that is not ready yet reads nothing, whatever it has called.
+func TestPacketsBeforeReady(t *testing.T) {
+	cfg := play.Config{Role: "packets", Listens: packetListens(t.TempDir()), Standby: time.Hour}
+	s := testbin.Start(t, cfg)
+	parent, addrs := s.Newest()
+	s.WaitLog(parent, "signals restart and stop this process")
+	cfg.Says.Until = filepath.Join(t.TempDir(), "release")
+	s.Deploy(cfg)
+	s.Signal(parent, syscall.SIGUSR2)
+	child := s.Wait("the new process to wait", func(e play.Event) bool { return e.Event == play.Asked }).PID
+	answeredBy := func(pid int) {
+		t.Helper()
+		for i, l := range cfg.Listens {
+			a := newAsker(t, l.Network, dialable(addrs[i]))
+			for range 50 {
+				if got, err := a.target(""); err != nil || got != strconv.Itoa(pid) {
+					t.Fatalf("%s: answer %q, %v, want one of %d", l.Network, got, err, pid)
+				}
+			}
+		}
+	}
+	answeredBy(parent)
+	if err := os.WriteFile(cfg.Says.Until, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.WaitLog(parent, fmt.Sprintf("step=standby pid=%d child=%d", parent, child))
+	answeredBy(child)
+	s.Signal(child, syscall.SIGKILL)
+	s.WaitLog(parent, fmt.Sprintf("child=%d after", child))
+	answeredBy(parent)
+	s.Signal(parent, syscall.SIGTERM)
+	s.WaitGone()
+}
+
+// listenPacket is a packet connection of this process.
+func listenPacket(t testing.TB) *grace.PacketConn {
+	t.Helper()
+	var n gracenet.Net
+	c, err := n.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := grace.NewPacketConn(c)
+	t.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
+// bothWays runs a test with Forward and without, where there is Forward.
+func bothWays(t *testing.T, test func(t *testing.T, c *grace.PacketConn)) {
+	t.Run("plain", func(t *testing.T) { test(t, listenPacket(t)) })
+	if runtime.GOOS == "linux" {
+		t.Run("forward", func(t *testing.T) {
+			c := listenPacket(t)
+			if err := c.Forward(func([]byte, netip.AddrPort) bool { return false }); err != nil {
+				t.Fatal(err)
+			}
+			test(t, c)
+		})
+	}
+}
+
+func TestPacketConnDeadline(t *testing.T) {
+	bothWays(t, func(t *testing.T, c *grace.PacketConn) {
+		b := make([]byte, 100)
+		for range 3 {
+			if err := c.SetReadDeadline(time.Unix(1, 0)); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if _, _, err := c.ReadFrom(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("ReadFrom after the deadline: %v", err)
+				}
+				if _, _, err := c.ReadFromUDPAddrPort(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("ReadFromUDPAddrPort after the deadline: %v", err)
+				}
+			}
+			if err := c.SetDeadline(time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.WriteTo([]byte("x"), c.LocalAddr()); err != nil {
+				t.Fatal(err)
+			}
+			if n, from, err := c.ReadFrom(b); n != 1 || err != nil || from.String() != c.LocalAddr().String() {
+				t.Errorf("read %d bytes from %v, %v", n, from, err)
+			}
+			read := make(chan error)
+			go func() {
+				_, _, err := c.ReadFrom(b)
+				read <- err
+			}()
+			if err := c.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-read; !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("ReadFrom at the deadline: %v", err)
+			}
+		}
+	})
+}
+
+// Several readers get each datagram once, and Close ends them all.
+func TestPacketConnReaders(t *testing.T) {
+	bothWays(t, func(t *testing.T, c *grace.PacketConn) {
+		const readers, datagrams = 4, 1000
+		got, ended := make(chan string), make(chan error)
+		for range readers {
+			go func() {
+				b := make([]byte, 100)
+				for {
+					n, _, err := c.ReadFrom(b)
+					if err != nil {
+						ended <- err
+						return
+					}
+					got <- string(b[:n])
+				}
+			}()
+		}
+		seen := make(map[string]bool)
+		for i := range datagrams {
+			if _, err := c.WriteTo([]byte(strconv.Itoa(i)), c.LocalAddr()); err != nil {
+				t.Fatal(err)
+			}
+			text := <-got // the socket holds only some of them
+			if seen[text] {
+				t.Errorf("datagram %s is read twice", text)
+			}
+			seen[text] = true
+		}
+		_ = c.Close()
+		for range readers {
+			if err := <-ended; err != grace.ErrAlreadyClosed {
+				t.Errorf("a reader ends with %v, want ErrAlreadyClosed", err)
+			}
+		}
+		if err := c.Close(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("second Close: %v, want net.ErrClosed", err)
+		}
+	})
+}
+
+func TestPacketConnAllocations(t *testing.T) {
+	c := listenPacket(t)
+	to := netip.MustParseAddrPort(c.LocalAddr().String())
+	b := make([]byte, 100)
+	n := testing.AllocsPerRun(100, func() {
+		if _, err := c.WriteToUDPAddrPort(b[:10], to); err != nil {
+			t.Fatal(err)
+		}
+		if n, from, err := c.ReadFromUDPAddrPort(b); n != 10 || from != to || err != nil {
+			t.Fatal(n, from, err)
+		}
+	})
+	if n != 0 {
+		t.Errorf("a datagram that is sent and read allocates %v times", n)
+	}
 }
 
 // session is a client of the role sessions.

@@ -208,6 +208,7 @@ func TestMarker(t *testing.T) {
 			{fd: 6, file: true, name: "lock", inode: 1<<64 - 1},
 			{fd: 7, network: "unixgram", name: "/run/d", inode: 8, path: fileID{9, 10}},
 		}}, "1 parent=812 sockets=tcp extras=4+udp++%253A53+7,5+unixgram+f+%2Frun%2Fa%2Cb%2Bc+0,6++n+lock+18446744073709551615,7+unixgram++%2Frun%2Fd+8+9.10"},
+		{marker{parent: 812, control: 5, inode: 90210, standby: true}, "1 parent=812 control=5 inode=90210 standby=1"},
 		{marker{parent: 812, comeback: true, again: true, fds: []int{7, 5}}, "1 parent=812 comeback=1 again=1 fds=7,5"},
 		{marker{parent: 812, table: 9, tableInode: 77}, "1 parent=812 table=9 tableinode=77"},
 	}

@@ -299,9 +299,3 @@ func (p *Process) LastHolder(l any) bool {
 func (p *Process) last(s *Socket) bool {
 	return s.holders == 0 && (s.made || p.sole)
 }
-
-// same reports whether a and b are one listener. A program may have listeners of
-// types that can't be compared; those are told apart by their sockets.
-func same(a, b any) bool {
-	return isKey(a) && isKey(b) && a == b
-}

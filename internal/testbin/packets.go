@@ -15,7 +15,7 @@ import (
 )
 
 // servePackets answers datagrams: "7 question" with "7 answer". With the term "deaf"
-// as PreStart it never closes its sockets.
+// as PreStart it never closes its sockets. It reads before it says that it is ready.
 func servePackets(cfg play.Config) error {
 	p := rawProcess(cfg)
 	p.PreStart = nil
@@ -29,6 +29,9 @@ func servePackets(cfg play.Config) error {
 		conn := grace.NewPacketConn(c)
 		p.PacketConns = append(p.PacketConns, conn)
 		go answerPackets(conn, cfg.PreStart == "deaf")
+	}
+	if cfg.Says.Until != "" {
+		play.Answer("until " + cfg.Says.Until)
 	}
 	play.Emit(play.Event{Event: play.Serving, Addrs: addrs})
 	if err := p.CloseParent(); err != nil {
@@ -67,7 +70,7 @@ func answerPackets(c *grace.PacketConn, deaf bool) {
 // sessions. The first byte of a packet is the generation that has the session, or 0
 // for a new one; the rest is the name of the session. It answers "GENERATION PID NAME
 // COUNT", where COUNT is how many packets of the session have come, and "reset" if it
-// does not have it. "end " before a name ends the session.
+// does not have it. "end " before a name ends the session, and "ask " comes before a question.
 func serveSessions(cfg play.Config) error {
 	c, err := plainNet.ListenPacket(cfg.Listens[0].Network, cfg.Listens[0].Addr)
 	if err != nil {
@@ -88,7 +91,11 @@ func serveSessions(cfg play.Config) error {
 	if err := p.CloseParent(); err != nil {
 		return err
 	}
-	return play.Done(p.Wait(nil))
+	err = p.Wait(nil)
+	if cfg.Says.Until != "" { // it does other things
+		play.Answer("until " + cfg.Says.Until)
+	}
+	return play.Done(err)
 }
 
 func answerSessions(c *grace.PacketConn, generation byte) {
@@ -127,6 +134,8 @@ func answerSessions(c *grace.PacketConn, generation byte) {
 		case b[0] == generation && strings.HasPrefix(name, "end "):
 			delete(sessions, strings.TrimPrefix(name, "end "))
 			answer = "ended"
+		case strings.HasPrefix(name, "ask "):
+			answer = play.Answer(strings.TrimPrefix(name, "ask "))
 		}
 		if _, err := c.WriteToUDPAddrPort([]byte(answer), from); err != nil {
 			play.Fail(err)
