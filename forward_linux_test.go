@@ -221,3 +221,62 @@ func TestForwardAfterClose(t *testing.T) {
 	s.WaitLog(child, "signals restart and stop this process")
 	s.Stop()
 }
+
+// session is a client of the role sessions.
+type session struct {
+	*asker
+	t          *testing.T
+	generation byte
+	pid        int
+	count      int
+}
+
+func newSession(t *testing.T, addr string) *session {
+	t.Helper()
+	s := &session{asker: newAsker(t, "udp", addr), t: t}
+	s.exchange()
+	return s
+}
+
+func (s *session) ask(name string) string {
+	s.t.Helper()
+	if _, err := s.Write(append([]byte{s.generation}, name...)); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.SetReadDeadline(time.Now().Add(testbin.Patience)); err != nil {
+		s.t.Fatal(err)
+	}
+	b := make([]byte, 1000)
+	n, err := s.Read(b)
+	if err != nil {
+		s.t.Fatalf("session %s of generation %d: %v", s.name(), s.generation, err)
+	}
+	return string(b[:n])
+}
+
+func (s *session) name() string { return s.LocalAddr().String() }
+
+// exchange asks once, and must be answered by the process that has the session.
+func (s *session) exchange() {
+	s.t.Helper()
+	answer := s.ask(s.name())
+	var generation, pid, count int
+	var name string
+	if _, err := fmt.Sscan(answer, &generation, &pid, &name, &count); err != nil {
+		s.t.Fatalf("session of generation %d, process %d: answer %q", s.generation, s.pid, answer)
+	}
+	s.count++
+	if s.generation == 0 {
+		s.generation, s.pid = byte(generation), pid
+	}
+	if generation != int(s.generation) || pid != s.pid || name != s.name() || count != s.count {
+		s.t.Errorf("answer %q, want %d %d %s %d", answer, s.generation, s.pid, s.name(), s.count)
+	}
+}
+
+func (s *session) end() {
+	s.t.Helper()
+	if got := s.ask("end " + s.name()); got != "ended" {
+		s.t.Errorf("end of a session: %q", got)
+	}
+}

@@ -1,7 +1,5 @@
 package handoff
 
-import "time"
-
 // What a child writes to standard error until it is ready is listened to on the
 // way, if it is asked for and nothing that the child could see changes. It is
 // done only on Linux: see stderr_linux.go. Elsewhere there are no taps.
@@ -33,6 +31,3 @@ type tapMark struct {
 	inode    uint64 // its inode
 	dev, ino uint64 // of the standard error that it takes the place of
 }
-
-// endless is no deadline.
-var endless time.Time

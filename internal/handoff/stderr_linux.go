@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// endless is no deadline.
+var endless time.Time
+
 // A pump moves what is in a pipe to standard error. Two processes may pump one
 // pipe at the same time, and either may be killed at any time: splice moves bytes
 // from one pipe to the other in one step, in their order, so that each arrives
