@@ -31,7 +31,7 @@ var imports = map[string][]string{
 	"":                 {"gracectl", "internal/accept", "internal/control", "internal/handoff", "internal/tee"},
 	"gracenet":         {"", "internal/accept", "internal/handoff"},
 	"gracehttp":        {"gracenet", "", "internal/accept", "internal/framing", "internal/handoff", "internal/tee"},
-	"gracedemo":        {"gracehttp"},
+	"gracedemo":        {"", "gracehttp"},
 
 	"gracetest": {},
 

@@ -1,6 +1,7 @@
 // Command gracedemo serves three addresses, and shows a restart that no client
 // notices: a slow request is finished by the old process, while quick ones are
-// answered by the new one already.
+// answered by the new one already. Each address has a page, at /, on which one can watch
+// that.
 package main
 
 import (
@@ -23,20 +24,22 @@ var (
 func main() {
 	flag.Parse()
 	gracehttp.SetLogger(log.New(os.Stderr, "", log.LstdFlags))
+	p := &page{started: time.Now()}
 	err := gracehttp.Serve(
-		&http.Server{Addr: *address0, Handler: handler("Zero  ")},
-		&http.Server{Addr: *address1, Handler: handler("First ")},
-		&http.Server{Addr: *address2, Handler: handler("Second")},
+		&http.Server{Addr: *address0, Handler: handler("Zero  ", p)},
+		&http.Server{Addr: *address1, Handler: handler("First ", p)},
+		&http.Server{Addr: *address2, Handler: handler("Second", p)},
 	)
 	if err != nil {
 		log.Fatal(err)
 	}
 }
 
-// handler answers /sleep/?duration=20s after that time.
-func handler(name string) http.Handler {
-	started := time.Now().Format(time.RFC3339)
+// handler answers /sleep/?duration=20s after that time, and has the page.
+func handler(name string, p *page) http.Handler {
+	started := p.started.Format(time.RFC3339)
 	mux := http.NewServeMux()
+	p.register(mux)
 	mux.HandleFunc("/sleep/", func(w http.ResponseWriter, r *http.Request) {
 		duration, err := time.ParseDuration(r.FormValue("duration"))
 		if err != nil || duration < 0 {

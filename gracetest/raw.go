@@ -77,7 +77,6 @@ type rawClient struct {
 	deadline time.Time // of conn
 
 	last string // the last answer, since many are the same
-	head []byte
 }
 
 func (c *rawClient) String() string { return c.describe("raw") }
