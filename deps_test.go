@@ -35,6 +35,7 @@ var imports = map[string][]string{
 
 	// What only tests import may import what it tests.
 	"internal/testbin":          {"internal/testbin/play", "internal/testbin/script", "gracectl", "gracehttp", "gracenet", ""},
+	"internal/testbin/compare":  {},
 	"internal/testbin/play":     {},
 	"internal/testbin/oldgrace": {"internal/testbin/play"},
 	"internal/testbin/script":   {},
