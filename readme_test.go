@@ -1,11 +1,16 @@
 package grace_test
 
 import (
+	"go/ast"
 	"go/format"
+	"go/parser"
+	"go/token"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -41,6 +46,81 @@ func TestReadmePrograms(t *testing.T) {
 			t.Errorf("not formatted: %v\n%s", err, block[1])
 		}
 	}
+}
+
+// What the log warns of is explained, and nothing that it does not say. The same goes for
+// the reasons of a restart that has failed.
+func TestReadmeTroubleshooting(t *testing.T) {
+	_, text, _ := strings.Cut(readme(t), "\n## Troubleshooting\n")
+	text, _, _ = strings.Cut(text, "\n## ")
+	rows := regexp.MustCompile("(?m)^\\| `(.+?)` \\| .+ \\| .+ \\|$").FindAllStringSubmatch(text, -1)
+	var explained []string
+	for _, row := range rows {
+		explained = append(explained, row[1])
+	}
+	messages, all := logMessages(t)
+	for message, warns := range messages {
+		if warns && !slices.Contains(explained, message) {
+			t.Errorf("README.md does not explain %q", message)
+		}
+	}
+	for _, message := range explained {
+		if _, ok := messages[message]; !ok {
+			t.Errorf("README.md explains %q, which is not logged", message)
+		}
+	}
+	reasons := regexp.MustCompile("(?m)^\\| `([^`.:0-9=]+)[^`]*` \\| [^|]+ \\|$").FindAllStringSubmatch(text, -1)
+	if len(reasons) < 5 {
+		t.Fatalf("README.md has %d reasons, want at least 5", len(reasons))
+	}
+	for _, r := range reasons {
+		if reason := strings.TrimSpace(r[1]); !strings.Contains(all, reason) && reason != "bind" && reason != "too many open files" {
+			t.Errorf("README.md explains the reason %q, which nobody gives", reason)
+		}
+	}
+}
+
+// logMessages returns what is logged, and whether at level WARN or above; and all texts
+// of the source.
+func logMessages(t *testing.T) (messages map[string]bool, all string) {
+	t.Helper()
+	messages = make(map[string]bool)
+	var texts strings.Builder
+	for _, dir := range []string{".", "gracehttp", "gracenet", "internal/handoff"} {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range files {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.BasicLit:
+					if n.Kind == token.STRING {
+						text, _ := strconv.Unquote(n.Value)
+						texts.WriteString(text + "\n")
+					}
+				case *ast.CallExpr:
+					method, ok := n.Fun.(*ast.SelectorExpr)
+					if !ok || len(n.Args) == 0 || !slices.Contains([]string{"Debug", "Info", "Warn", "Error"}, method.Sel.Name) {
+						break
+					}
+					if lit, ok := n.Args[0].(*ast.BasicLit); ok && lit.Kind == token.STRING {
+						text, _ := strconv.Unquote(lit.Value)
+						messages[text] = method.Sel.Name == "Warn" || method.Sel.Name == "Error"
+					}
+				}
+				return true
+			})
+		}
+	}
+	return messages, texts.String()
 }
 
 func TestReadmeCommands(t *testing.T) {

@@ -29,7 +29,7 @@ func Stderr(f *os.File) Option {
 // the service.
 func (s *Service) Control(path string) *gracectl.Client {
 	if !filepath.IsAbs(path) {
-		path = filepath.Join(s.dir, path)
+		path = filepath.Join(s.Dir(), path)
 	}
 	return &gracectl.Client{Path: path}
 }

@@ -39,13 +39,13 @@ func Unprivileged() Option {
 		if os.Getuid() != 0 {
 			return
 		}
-		share(s.t, s.dir)
-		program := filepath.Join(s.dir, "program")
+		share(s.t, s.Dir())
+		program := filepath.Join(s.Dir(), "program")
 		if err := copyFile(program, s.Path()); err != nil {
 			s.t.Fatal(err)
 		}
 		s.Install(program)
-		if err := os.Chmod(filepath.Join(s.dir, "config"), 0o644); err != nil {
+		if err := os.Chmod(filepath.Join(s.Dir(), "config"), 0o644); err != nil {
 			s.t.Fatal(err)
 		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}

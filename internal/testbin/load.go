@@ -11,9 +11,10 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/facebookgo/grace/gracetest"
 )
 
 // Target is a way to ask a server a question.
@@ -128,129 +129,14 @@ func AskPID(t *testing.T, target Target) int {
 }
 
 // Load asks each of several targets for the pid, again and again.
-type Load struct {
-	t    *testing.T
-	stop chan struct{}
-	done sync.WaitGroup
-
-	asking   sync.RWMutex // held for writing while paused
-	paused   bool         // for the test that does it
-	mu       sync.Mutex
-	changed  chan struct{}
-	requests int
-	pids     map[string]int
-	errs     []error
-}
+type Load = gracetest.Load
 
 // NewLoad starts one goroutine for each target. It never tries again.
 func NewLoad(t *testing.T, targets ...Target) *Load {
-	l := &Load{t: t, stop: make(chan struct{}), changed: make(chan struct{}), pids: make(map[string]int)}
-	for _, target := range targets {
-		l.done.Add(1)
-		go func() {
-			defer l.done.Done()
-			l.run(target)
-		}()
+	t.Helper()
+	var clients []gracetest.Client
+	for i, target := range targets {
+		clients = append(clients, gracetest.Func(fmt.Sprintf("target %d", i), func() (string, error) { return target("") }))
 	}
-	t.Cleanup(func() { l.end() })
-	return l
-}
-
-func (l *Load) run(target Target) {
-	for {
-		select {
-		case <-l.stop:
-			return
-		default:
-		}
-		l.asking.RLock()
-		answer, err := target("")
-		l.asking.RUnlock()
-		l.mu.Lock()
-		l.requests++
-		if err != nil {
-			l.errs = append(l.errs, err)
-		} else {
-			l.pids[answer]++
-		}
-		close(l.changed)
-		l.changed = make(chan struct{})
-		l.mu.Unlock()
-	}
-}
-
-// Pause returns when no request is under way, and lets none begin.
-func (l *Load) Pause() {
-	l.asking.Lock()
-	l.paused = true
-}
-
-// Resume ends Pause.
-func (l *Load) Resume() {
-	l.paused = false
-	l.asking.Unlock()
-}
-
-// WaitPID waits until pid has answered a request.
-func (l *Load) WaitPID(pid int) {
-	l.t.Helper()
-	l.wait(fmt.Sprintf("an answer of pid %d", pid), func() bool { return l.pids[strconv.Itoa(pid)] > 0 })
-}
-
-// WaitMore waits until n more requests were answered, or have failed.
-func (l *Load) WaitMore(n int) {
-	l.t.Helper()
-	l.mu.Lock()
-	n += l.requests
-	l.mu.Unlock()
-	l.wait("more requests", func() bool { return l.requests >= n })
-}
-
-func (l *Load) wait(what string, done func() bool) {
-	l.t.Helper()
-	timeout := time.After(Patience)
-	for {
-		l.mu.Lock()
-		ok, changed := done(), l.changed
-		l.mu.Unlock()
-		if ok {
-			return
-		}
-		select {
-		case <-changed:
-		case <-timeout:
-			l.t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
-func (l *Load) end() {
-	l.mu.Lock()
-	select {
-	case <-l.stop:
-	default:
-		close(l.stop)
-	}
-	l.mu.Unlock()
-	if l.paused { // the test has failed meanwhile
-		l.Resume()
-	}
-	l.done.Wait()
-}
-
-// Stop ends the load and fails the test if a request has failed, or none was
-// made.
-func (l *Load) Stop() {
-	l.t.Helper()
-	l.end()
-	if l.requests == 0 {
-		l.t.Error("the load made no request")
-	}
-	for i, err := range l.errs {
-		if i == 5 {
-			break
-		}
-		l.t.Errorf("request failed: %v", err)
-	}
-	l.t.Logf("%d requests, %d failed, answered by %v", l.requests, len(l.errs), l.pids)
+	return gracetest.NewLoad(t, clients...)
 }

@@ -3,7 +3,6 @@
 package testbin
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -16,26 +15,24 @@ import (
 	"testing"
 	"time"
 
+	"github.com/facebookgo/grace/gracetest"
 	"github.com/facebookgo/grace/internal/testbin/play"
 )
 
 // Patience is how long a test waits for what must happen. It is long, since a
 // busy machine is no failure.
-const Patience = 60 * time.Second
+const Patience = gracetest.Patience
 
-// Service is a server and all generations that come after it. They share the
-// standard output of the first one, so its end of file shows that all are gone.
+// Service is a server and all generations that come after it, which report what
+// happens: a line of standard output each. They share the one of the first, so its end
+// shows that all are gone.
 type Service struct {
-	t   testing.TB
-	dir string
+	*gracetest.Service
+	t testing.TB
 
-	mu      sync.Mutex
-	changed chan struct{} // closed at each event
-	events  []play.Event
-	stderr  strings.Builder
-	ended   chan struct{} // closed at end of file
-
-	first *exec.Cmd
+	mu     sync.Mutex
+	lines  int // of standard output and standard error that are in events
+	events []play.Event
 }
 
 // Option changes how the first process is started.
@@ -110,59 +107,24 @@ func StartProgram(t testing.TB, program string, cfg play.Config, options ...Opti
 // Launch is StartProgram without waiting.
 func Launch(t testing.TB, program string, cfg play.Config, options ...Option) *Service {
 	t.Helper()
-	s := &Service{t: t, dir: t.TempDir(), changed: make(chan struct{}), ended: make(chan struct{})}
-	s.Deploy(cfg)
-	s.Install(program)
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	er, ew, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(s.Path())
-	cmd.Dir = s.dir
-	cmd.Env = append(environ(), play.EnvConfig+"="+filepath.Join(s.dir, "config"),
-		"GORACE=atexit_sleep_ms=0") // else each process takes a second to exit
-	cmd.Stdout, cmd.Stderr = w, ew
-	for _, o := range options {
-		o(s, cmd)
-	}
-	cmd.Env = slices.DeleteFunc(cmd.Env, func(kv string) bool { return kv == "" })
-	err = cmd.Start()
-	w.Close()
-	ew.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.first = cmd
-	var readers sync.WaitGroup
-	readers.Add(2)
-	go func() { defer readers.Done(); s.readEvents(r) }()
-	go func() { defer readers.Done(); s.readErrors(er) }()
-	waited := make(chan struct{})
-	go func() { defer close(waited); _ = cmd.Wait() }()
-	t.Cleanup(func() {
-		s.kill()
-		<-waited
-		readers.Wait()
-		if strings.Contains(s.stderr.String(), "DATA RACE") {
-			t.Error("a process reported a data race")
+	s := &Service{t: t}
+	s.Service = gracetest.Launch(t, program, func(started *gracetest.Service) *exec.Cmd {
+		s.Service = started
+		s.Deploy(cfg)
+		cmd := exec.Command(s.Path())
+		cmd.Dir = s.Dir()
+		cmd.Env = append(gracetest.Environ(), play.EnvConfig+"="+s.config())
+		for _, o := range options {
+			o(s, cmd)
 		}
-		if t.Failed() {
-			t.Logf("what happened:\n%s", s.history())
-		}
+		cmd.Env = slices.DeleteFunc(cmd.Env, func(kv string) bool { return kv == "" })
+		return cmd
 	})
 	return s
 }
 
-// environ is our environment without what a service manager may have set in it.
-func environ() []string {
-	return slices.DeleteFunc(os.Environ(), func(kv string) bool {
-		return strings.HasPrefix(kv, "LISTEN_") || strings.HasPrefix(kv, "NOTIFY_SOCKET=") || strings.HasPrefix(kv, "INVOCATION_ID=")
-	})
-}
+// config is the file that says what the next process does.
+func (s *Service) config() string { return filepath.Join(s.Dir(), "config") }
 
 // Executable is the test binary.
 func Executable(t testing.TB) string {
@@ -200,24 +162,6 @@ func OldGrace(t testing.TB) string {
 	return path
 }
 
-// Path is the link under which the service is started.
-func (s *Service) Path() string { return filepath.Join(s.dir, "server") }
-
-// Dir is the directory in which the service is started.
-func (s *Service) Dir() string { return s.dir }
-
-// Install makes the path of the service a link to target, in one step.
-func (s *Service) Install(target string) {
-	s.t.Helper()
-	link := filepath.Join(s.dir, "link")
-	if err := os.Symlink(target, link); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.Rename(link, s.Path()); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
 // Deploy makes cfg what the next process does.
 func (s *Service) Deploy(cfg play.Config) {
 	s.t.Helper()
@@ -225,7 +169,7 @@ func (s *Service) Deploy(cfg play.Config) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	name := filepath.Join(s.dir, "config")
+	name := s.config()
 	if err := os.WriteFile(name+".new", b, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
@@ -234,45 +178,40 @@ func (s *Service) Deploy(cfg play.Config) {
 	}
 }
 
-func (s *Service) readEvents(r *os.File) {
-	defer r.Close()
-	defer close(s.ended)
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		var e play.Event
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			e = play.Event{Event: "not an event", Text: lines.Text()}
-		}
-		s.mu.Lock()
-		s.events = append(s.events, e)
-		close(s.changed)
-		s.changed = make(chan struct{})
-		s.mu.Unlock()
-	}
-}
-
-func (s *Service) readErrors(r *os.File) {
-	defer r.Close()
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		s.mu.Lock()
-		fmt.Fprintln(&s.stderr, lines.Text())
-		s.mu.Unlock()
-	}
-}
-
 // Errors returns what was written to standard error so far.
 func (s *Service) Errors() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stderr.String()
+	var b strings.Builder
+	for _, l := range s.Lines() {
+		if l.Error {
+			b.WriteString(l.Text + "\n")
+		}
+	}
+	return b.String()
 }
 
 // Events returns what has happened so far.
 func (s *Service) Events() []play.Event {
+	lines := s.Lines()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for ; s.lines < len(lines); s.lines++ {
+		if e, ok := event(lines[s.lines]); ok {
+			s.events = append(s.events, e)
+		}
+	}
 	return slices.Clone(s.events)
+}
+
+// event returns the event that a line reports. What is written to standard error is none.
+func event(l gracetest.Line) (play.Event, bool) {
+	var e play.Event
+	if l.Error {
+		return e, false
+	}
+	if err := json.Unmarshal([]byte(l.Text), &e); err != nil {
+		e = play.Event{Event: "not an event", Text: l.Text}
+	}
+	return e, true
 }
 
 // Wait returns the first event of all that have come, or will, that match
@@ -285,29 +224,20 @@ func (s *Service) Wait(what string, match func(play.Event) bool) play.Event {
 // WaitAfter is Wait for the events after the first n.
 func (s *Service) WaitAfter(n int, what string, match func(play.Event) bool) play.Event {
 	s.t.Helper()
-	timeout := time.After(Patience)
-	for {
-		s.mu.Lock()
-		events, changed := s.events, s.changed
-		s.mu.Unlock()
-		for ; n < len(events); n++ {
-			if match(events[n]) {
-				return events[n]
-			}
+	var found play.Event
+	s.WaitLine(0, what, func(l gracetest.Line) bool {
+		e, ok := event(l)
+		if !ok {
+			return false
 		}
-		select {
-		case <-changed:
-		case <-s.ended:
-			s.mu.Lock()
-			more := n < len(s.events)
-			s.mu.Unlock()
-			if !more {
-				s.t.Fatalf("all processes have gone; waited for %s", what)
-			}
-		case <-timeout:
-			s.t.Fatalf("waited in vain for %s", what)
+		n--
+		if n >= 0 || !match(e) {
+			return false
 		}
-	}
+		found = e
+		return true
+	})
+	return found
 }
 
 // WaitLog waits until the process pid has logged a line with text; any process
@@ -330,14 +260,6 @@ func (s *Service) Newest() (pid int, addrs []string) {
 	}
 	s.t.Fatal("no process serves")
 	return 0, nil
-}
-
-// Signal sends sig to a process of the service.
-func (s *Service) Signal(pid int, sig syscall.Signal) {
-	s.t.Helper()
-	if err := syscall.Kill(pid, sig); err != nil {
-		s.t.Fatalf("send %v to %d: %v", sig, pid, err)
-	}
 }
 
 // Restart sends SIGUSR2 to the newest process and waits until another one
@@ -375,14 +297,11 @@ func (s *Service) Stop() {
 	s.WaitGone()
 }
 
-// Gone is closed when no process of the service is left.
-func (s *Service) Gone() <-chan struct{} { return s.ended }
-
 // WaitGone waits until no process of the service is left.
 func (s *Service) WaitGone() {
 	s.t.Helper()
 	select {
-	case <-s.ended:
+	case <-s.Gone():
 	case <-time.After(Patience):
 		s.t.Fatal("processes are left")
 	}
@@ -391,20 +310,7 @@ func (s *Service) WaitGone() {
 // Poll waits until done reports true, which nothing announces.
 func Poll(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(Patience); !done(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
-// Processes returns the pids of all processes of the service.
-func (s *Service) Processes() []int { return s.alive() }
-
-// WaitExit waits until the process pid has exited. It may be a zombie.
-func (s *Service) WaitExit(pid int) {
-	s.t.Helper()
-	Poll(s.t, fmt.Sprintf("pid %d to exit", pid), func() bool { return !slices.Contains(s.alive(), pid) })
+	gracetest.Poll(t, what, done)
 }
 
 // WaitOne waits until one process is left and no restart that was asked for is
@@ -422,115 +328,19 @@ func (s *Service) WaitOne() {
 			}
 		}
 		newest, _ := s.Newest()
-		alive := s.alive()
+		alive := s.Processes()
 		return len(waiting) == 0 && len(alive) == 1 && alive[0] == newest
 	})
-}
-
-// kill ends every process that is left. It knows them by their events, and those
-// that never said anything by the configuration that is in their environment.
-func (s *Service) kill() {
-	for {
-		for _, pid := range s.alive() {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		select {
-		case <-s.ended:
-			return
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
-
-// alive returns the pids of processes that have our configuration.
-func (s *Service) alive() []int {
-	var pids []int
-	mark := play.EnvConfig + "=" + filepath.Join(s.dir, "config") + "\x00"
-	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, name := range environs {
-		if b, err := os.ReadFile(name); err == nil && strings.Contains(string(b)+"\x00", mark) {
-			var pid int
-			if _, err := fmt.Sscanf(name, "/proc/%d/environ", &pid); err == nil && pid != os.Getpid() {
-				pids = append(pids, pid)
-			}
-		}
-	}
-	if len(environs) == 0 { // no /proc
-		for _, e := range s.Events() {
-			pids = append(pids, e.PID)
-		}
-	}
-	return pids
-}
-
-// Freeze stops a process with SIGSTOP and returns when it does nothing more.
-func (s *Service) Freeze(pid int) {
-	s.t.Helper()
-	s.Signal(pid, syscall.SIGSTOP)
-	Poll(s.t, fmt.Sprintf("pid %d to stop", pid), func() bool {
-		p, err := readStat(fmt.Sprintf("/proc/%d/stat", pid))
-		return err != nil || p.state == "T"
-	})
-}
-
-// stat is what /proc/PID/stat says of a process.
-type stat struct {
-	pid, parent int
-	state       string
-}
-
-func readStat(name string) (stat, error) {
-	var p stat
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return p, err
-	}
-	// pid (name) state parent
-	end := strings.LastIndexByte(string(b), ')')
-	if _, err := fmt.Sscan(string(b), &p.pid); err != nil {
-		return p, err
-	}
-	_, err = fmt.Sscan(string(b[end+1:]), &p.state, &p.parent)
-	return p, err
 }
 
 // Children returns the pids of the children of pid, zombies too.
 func Children(t testing.TB, pid int) []int {
 	t.Helper()
-	names, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil || len(names) == 0 {
-		t.Fatal("no /proc")
-	}
-	var pids []int
-	for _, name := range names {
-		// One that can't be read has gone since.
-		if p, err := readStat(name); err == nil && p.parent == pid {
-			pids = append(pids, p.pid)
-		}
-	}
-	return pids
+	return gracetest.Children(t, pid)
 }
 
 // ResidentKB is the memory of a process in KiB.
 func ResidentKB(t testing.TB, pid int) int {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	var size, pages int
-	if err == nil {
-		_, err = fmt.Sscan(string(b), &size, &pages)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pages * os.Getpagesize() / 1024
-}
-
-func (s *Service) history() string {
-	var b strings.Builder
-	for _, e := range s.Events() {
-		fmt.Fprintf(&b, "%d %s %v %s\n", e.PID, e.Event, e.Addrs, e.Text)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return b.String() + s.stderr.String()
+	return gracetest.ResidentKB(t, pid)
 }

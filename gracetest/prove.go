@@ -1,0 +1,335 @@
+//go:build unix
+
+package gracetest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Plan is what [Service.Prove] does to a service.
+type Plan struct {
+	// Clients make requests all the time, each with a goroutine of its own. See
+	// [Mix].
+	Clients []Client
+	// Restarts is how often the service is restarted, and nothing else. There is one
+	// at least.
+	Restarts int
+	// Kills is how often either side of a handover is killed with SIGKILL: the new
+	// process within the standby, so that the old one must serve on, or the old one, so
+	// that the new one must. When and whom is by chance.
+	Kills int
+	// BadPrograms asks for a restart with each of some programs that can't serve: one
+	// that is missing, is no program, exits at once, hangs, and so on.
+	BadPrograms bool
+	// Standby is how long the old process can take over again once the new one is
+	// there. Zero means 5 seconds, the default of this library. Less than zero means
+	// that it can't; then only old processes are killed.
+	Standby time.Duration
+	// Seed decides what is left to chance. Zero means another one each time; it is
+	// logged.
+	Seed uint64
+}
+
+const defaultStandby = 5 * time.Second
+
+// Prove does to a service what the plan says, in random order, while clients make
+// requests. It fails the test if a request is lost, but for those that a process had
+// which was killed, if a process or a descriptor is left that was not there before, or if
+// the service does not go on. The service serves before and after it.
+func (s *Service) Prove(plan Plan) *Report {
+	t := s.t
+	t.Helper()
+	if len(plan.Clients) == 0 {
+		t.Fatalf("gracetest: the plan has no clients, so nothing can be proved: set Plan.Clients, to gracetest.Mix(url) for example")
+	}
+	if plan.Standby == 0 {
+		plan.Standby = defaultStandby
+	}
+	if plan.Seed == 0 {
+		plan.Seed = rand.Uint64()
+	}
+	t.Logf("the seed of the plan is %d", plan.Seed)
+	p := &proof{
+		Service: s,
+		plan:    plan,
+		chance:  rand.New(rand.NewPCG(plan.Seed, 0)),
+		load:    NewLoad(t, plan.Clients...),
+	}
+	over := false
+	defer func() {
+		if over {
+			return
+		}
+		// A step has failed the test; that a request was lost may tell why.
+		if r := p.load.Finish(); len(r.Losses) > 0 {
+			t.Logf("%s", r.account(s.journal))
+		}
+	}()
+	p.load.excuse(p.wasKilled)
+	p.answers()
+	p.run()
+	r := p.load.Finish()
+	over = true
+	r.Restarts, r.Refused = p.restarts, p.refused
+	r.LeakedDescriptors, r.LeakedProcesses = p.leaked(), p.zombies()
+	r.check(t, s.journal)
+	return r
+}
+
+// proof is a plan that is being carried out.
+type proof struct {
+	*Service
+	plan   Plan
+	chance *rand.Rand
+	load   *Load
+
+	step string // what is being done
+
+	restarts, refused int
+
+	atRest      int      // how many processes there are between two restarts
+	descriptors []string // of the one that serves
+
+	mu    sync.Mutex
+	kills []kill
+}
+
+// kill is when a process was killed, and was seen to have gone.
+type kill struct{ sent, gone time.Time }
+
+// wasKilled reports whether a request was under way when a process was killed. One that
+// is begun a little later counts if its connection is older: a client may not have
+// noticed.
+func (p *proof) wasKilled(opened, begun, ended time.Time) bool {
+	const notice = time.Second
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.kills, func(k kill) bool {
+		return !ended.Before(k.sent) && (k.gone.IsZero() || opened.Before(k.gone) && begun.Before(k.gone.Add(notice)))
+	})
+}
+
+func (p *proof) run() {
+	p.t.Helper()
+	p.atRest = len(p.Processes())
+	p.restart()
+	p.load.Pause()
+	p.descriptors, _ = Descriptors(p.PID())
+	p.load.Resume()
+
+	var steps []func()
+	for range p.plan.Restarts - 1 {
+		steps = append(steps, p.restart)
+	}
+	for range p.plan.Kills {
+		if p.plan.Standby < 0 || p.chance.IntN(2) == 0 {
+			steps = append(steps, p.killOld)
+		} else {
+			steps = append(steps, p.killNew)
+		}
+	}
+	if p.plan.BadPrograms {
+		good, err := os.Readlink(p.Path())
+		if err != nil {
+			p.t.Fatalf("find the program: %v", err)
+		}
+		dir := p.t.TempDir()
+		for _, bad := range badPrograms {
+			path := bad.make(p.t, dir, good)
+			steps = append(steps, func() { p.refuse(bad, path, good) })
+		}
+	}
+	p.chance.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
+	for _, step := range steps {
+		step()
+	}
+}
+
+// answers waits until each client has had an answer, more or less.
+func (p *proof) answers() {
+	p.t.Helper()
+	p.load.WaitMore(2 * len(p.plan.Clients))
+}
+
+// rest waits until nothing is left of a handover.
+func (p *proof) rest() {
+	p.t.Helper()
+	p.poll(fmt.Sprintf("the service to have %d processes again", p.atRest), func() bool {
+		now := p.Processes()
+		if !slices.Contains(now, p.PID()) {
+			p.t.Fatalf("process %d, which should serve, has gone, after %s; left are %v", p.PID(), p.step, now)
+		}
+		return len(now) <= p.atRest
+	})
+}
+
+func (p *proof) restart() {
+	p.t.Helper()
+	p.step = "a restart"
+	p.Restart()
+	p.restarts++
+	p.answers()
+	p.rest()
+}
+
+// begin asks for a restart and returns when the new process is there.
+func (p *proof) begin() (old, new int) {
+	p.t.Helper()
+	before := p.Processes()
+	old = p.PID()
+	p.Signal(old, p.RestartSignal)
+	p.poll(fmt.Sprintf("a process that follows %d", old), func() bool {
+		for _, pid := range p.Processes() {
+			if !slices.Contains(before, pid) {
+				new = pid
+				return true
+			}
+		}
+		return false
+	})
+	return old, new
+}
+
+// moment waits for a moment within d, more likely an early one: that is when most
+// happens.
+func (p *proof) moment(d time.Duration) {
+	part := p.chance.Float64()
+	time.Sleep(time.Duration(float64(d) * part * part * part))
+}
+
+// killNew kills the new process of a handover. The old one must serve on.
+func (p *proof) killNew() {
+	p.t.Helper()
+	// From here on there is no time to lose: the standby is running.
+	deadline := time.Now().Add(p.plan.Standby * 8 / 10)
+	old, new := p.begin()
+	p.moment(time.Until(deadline))
+	p.Freeze(old) // else the standby might end now
+	late := time.Now().After(deadline)
+	if !late {
+		p.step = fmt.Sprintf("the new process %d of a handover was killed", new)
+		p.kill(new)
+	}
+	p.Signal(old, syscall.SIGCONT)
+	if late { // it can't serve on any more
+		p.journal.note("too late to kill process %d", new)
+		p.follow(new)
+		return
+	}
+	p.refused++
+	p.answers()
+	p.rest()
+}
+
+// killOld kills the old process of a handover. The new one must serve.
+func (p *proof) killOld() {
+	p.t.Helper()
+	old, new := p.begin()
+	p.moment(max(p.plan.Standby, 0))
+	if slices.Contains(p.Processes(), old) {
+		p.step = fmt.Sprintf("the old process %d of a handover was killed", old)
+		p.kill(old)
+	}
+	p.follow(new)
+}
+
+// follow waits until the process new is the one that serves.
+func (p *proof) follow(new int) {
+	p.t.Helper()
+	if !p.KeepsPID {
+		p.WaitExit(p.PID())
+		p.setPID(new)
+	}
+	p.restarts++
+	p.answers()
+	p.rest()
+}
+
+// kill kills a process and waits until it has gone.
+func (p *proof) kill(pid int) {
+	p.t.Helper()
+	p.mu.Lock()
+	p.kills = append(p.kills, kill{sent: time.Now()})
+	k := &p.kills[len(p.kills)-1]
+	p.mu.Unlock()
+	p.Signal(pid, syscall.SIGKILL)
+	p.WaitExit(pid)
+	p.mu.Lock()
+	k.gone = time.Now()
+	p.mu.Unlock()
+}
+
+// refuse asks for a restart with a program that can't serve.
+func (p *proof) refuse(bad badProgram, path, good string) {
+	p.t.Helper()
+	p.step = "a restart with a bad program: " + bad.name
+	p.Install(path)
+	before := p.Processes()
+	old := p.PID()
+	p.Signal(old, p.RestartSignal)
+	// A process may come of it, or none, or one that is gone before anyone sees it.
+	came := false
+	for deadline := time.Now().Add(settle); ; time.Sleep(2 * time.Millisecond) {
+		now := p.Processes()
+		if !slices.Contains(now, old) {
+			p.t.Fatalf("process %d, which should serve, has gone, after %s", old, p.step)
+		}
+		fresh := slices.DeleteFunc(now, func(pid int) bool { return slices.Contains(before, pid) })
+		if len(fresh) > 0 && bad.stays {
+			p.moment(settle)
+			for _, pid := range fresh {
+				p.Signal(pid, syscall.SIGKILL)
+				p.WaitExit(pid)
+			}
+		}
+		if came && len(fresh) == 0 {
+			break
+		}
+		came = came || len(fresh) > 0
+		if !came && time.Now().After(deadline) {
+			break
+		}
+	}
+	p.Install(good)
+	p.refused++
+	p.answers()
+	p.rest()
+}
+
+// settle is how long the harness looks for the process of a bad program.
+const settle = 500 * time.Millisecond
+
+// leaked returns the descriptors that the service has at rest, and did not have at
+// first. One that is leaked does not go away.
+func (p *proof) leaked() []string {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		now, err := Descriptors(p.PID())
+		if err != nil {
+			return nil // no /proc
+		}
+		for _, d := range p.descriptors {
+			if i := slices.Index(now, d); i >= 0 {
+				now = slices.Delete(now, i, i+1)
+			}
+		}
+		if len(now) == 0 || time.Now().After(deadline) {
+			return now
+		}
+	}
+}
+
+// zombies returns the children of the service that nobody has waited for.
+func (p *proof) zombies() (found []int) {
+	for _, pid := range pids() {
+		if s, err := readStat(pid); err == nil && s.parent == p.PID() && s.exited() {
+			found = append(found, pid)
+		}
+	}
+	return found
+}

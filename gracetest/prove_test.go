@@ -1,0 +1,90 @@
+//go:build unix
+
+package gracetest_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/facebookgo/grace/gracetest"
+	"github.com/facebookgo/grace/internal/testbin"
+	"github.com/facebookgo/grace/internal/testbin/play"
+)
+
+// A server that uses the library loses nothing, whatever is done to it.
+func TestProve(t *testing.T) {
+	for _, kept := range []bool{false, true} {
+		t.Run(fmt.Sprintf("KeepPID %t", kept), func(t *testing.T) {
+			plan := gracetest.Plan{Restarts: 3, Kills: 4, BadPrograms: true, Standby: 2 * time.Second}
+			if kept { // there is no old process that could be killed: it is the one that stays
+				plan.Kills = 0
+			}
+			s := testbin.Start(t, play.Config{
+				Role:    "http",
+				Listens: []play.Listen{{Addr: "127.0.0.1:0"}, {Addr: "127.0.0.1:0", TLS: true}},
+				Standby: plan.Standby, KeepPID: kept,
+			})
+			s.KeepsPID = kept
+			_, addrs := s.Newest()
+			plan.Clients = gracetest.Mix("http://"+addrs[0]+"/", "https://"+addrs[1]+"/")
+			r := s.Prove(plan)
+			t.Log(r)
+			if want := plan.Restarts + plan.Kills + 10; r.Restarts+r.Refused != want {
+				t.Errorf("%d restarts and %d that were refused, want %d together", r.Restarts, r.Refused, want)
+			}
+			if r.Refused < 10 {
+				t.Errorf("%d restarts were refused, want one for each bad program", r.Refused)
+			}
+			s.Service.Stop()
+		})
+	}
+}
+
+// Each fault of a server is found, and is told so that it can be understood.
+func TestProveFindsFaults(t *testing.T) {
+	for _, test := range []struct {
+		fault string
+		plan  gracetest.Plan
+		want  []string // parts of what is told
+	}{
+		{"none", gracetest.Plan{Restarts: 2}, nil},
+		{"request", gracetest.Plan{Restarts: 2}, []string{
+			"requests were lost. The first one:", "GET http://", "the server has closed the connection",
+			"What happened at that time:", "user defined signal 2 is sent to process",
+		}},
+		{"descriptor", gracetest.Plan{Restarts: 3}, []string{"2 descriptors are leaked: /"}},
+		{"process", gracetest.Plan{Restarts: 1}, []string{"waited in vain for the service to have 1 processes again"}},
+		{"gives up", gracetest.Plan{Restarts: 1, BadPrograms: true}, []string{"has gone, after a restart with a bad program: "}},
+		{"no takeover", gracetest.Plan{Kills: 5, Standby: time.Second, Seed: 1}, []string{"has gone, after the new process "}},
+	} {
+		t.Run(test.fault, func(t *testing.T) {
+			t.Parallel()
+			told := watch(t, func(tb testing.TB) {
+				s := testbin.Start(tb, play.Config{
+					Role: "by hand", PreStart: test.fault, Listens: []play.Listen{{Addr: "127.0.0.1:0"}},
+				})
+				_, addrs := s.Newest()
+				if test.fault == "process" {
+					s.Patience = 5 * time.Second
+				}
+				plan := test.plan
+				for range 4 {
+					plan.Clients = append(plan.Clients, gracetest.Raw(gracetest.Request{
+						URL: "http://" + addrs[0] + "/sleep%2020ms", Fresh: true,
+					}))
+				}
+				s.Prove(plan)
+			})
+			if test.want == nil && told != "" {
+				t.Errorf("told:\n%s\nwant nothing", told)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(told, want) {
+					t.Errorf("told:\n%s\nwant %q", told, want)
+				}
+			}
+		})
+	}
+}
