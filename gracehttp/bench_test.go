@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/facebookgo/grace/internal/testbin/compare"
 )
@@ -84,6 +85,9 @@ func BenchmarkConnState(b *testing.B) {
 func BenchmarkConn(b *testing.B) {
 	client, plain := tcpPair(b)
 	watchedClient, c := tcpPair(b)
+	for _, c := range []net.Conn{client, watchedClient} {
+		_ = c.SetDeadline(time.Time{}) // who knows how long it runs
+	}
 	watched := &tcpConn{c, watch{socket: c, follows: true}}
 	send := func(from io.Writer, to io.Reader) func(n int) {
 		question, buf := []byte(aRequest), make([]byte, 4096)

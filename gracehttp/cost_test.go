@@ -63,7 +63,6 @@ func (s setup) connect(tb testing.TB, n int) (plain, ours []net.Conn) {
 				tb.Fatal(err)
 			}
 			tb.Cleanup(func() { _ = c.Close() })
-			_ = c.SetDeadline(time.Now().Add(testPatience))
 			if s.secure {
 				c = tls.Client(c, tlsClient(tls.VersionTLS13))
 			}
@@ -105,6 +104,7 @@ func (s setup) connect(tb testing.TB, n int) (plain, ours []net.Conn) {
 func ask(tb testing.TB, c net.Conn, request string) func(n int) {
 	question, end, answer := []byte(request), []byte(greeting), make([]byte, 4096)
 	return func(n int) {
+		_ = c.SetDeadline(time.Now().Add(testPatience))
 		for range n {
 			if _, err := c.Write(question); err != nil {
 				tb.Error(err)
