@@ -198,9 +198,9 @@ func (c *tcpConn) ReadFrom(r io.Reader) (int64, error) {
 	if !ok {
 		return c.TCPConn.ReadFrom(bare(r))
 	}
-	inner := io.LimitedReader{R: bare(limited.R), N: limited.N}
-	defer func() { limited.N = inner.N }()
-	return c.TCPConn.ReadFrom(&inner)
+	r, limited.R = limited.R, bare(limited.R)
+	defer func() { limited.R = r }()
+	return c.TCPConn.ReadFrom(limited)
 }
 
 // WriteTo does so with what it copies to.

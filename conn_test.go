@@ -16,7 +16,7 @@ import (
 )
 
 // accepted makes a connection to l, and fails the test unless it is a grace.Conn.
-func accepted(t *testing.T, l net.Listener) (client net.Conn, server grace.Conn) {
+func accepted(t testing.TB, l net.Listener) (client net.Conn, server grace.Conn) {
 	t.Helper()
 	client, c := connect(t, l)
 	server, ok := c.(grace.Conn)
@@ -152,15 +152,6 @@ func TestContextOfLateConnection(t *testing.T) {
 		c.SetIdle(true)
 		waitFor(t, "Close does not return", closed)
 		_ = c.Close()
-	})
-}
-
-func TestSetIdleAllocatesNothing(t *testing.T) {
-	onEachNetwork(t, func(t *testing.T, network string) {
-		_, c := accepted(t, grace.NewListener(listenOn(t, network)))
-		if n := testing.AllocsPerRun(100, func() { c.SetIdle(true); c.SetIdle(false) }); n != 0 {
-			t.Errorf("%v allocations", n)
-		}
 	})
 }
 
@@ -407,61 +398,4 @@ func TestNoMethodIsHidden(t *testing.T) {
 			}
 		}
 	})
-}
-
-func BenchmarkSetIdle(b *testing.B) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	listener := grace.NewListener(l.(grace.Listener))
-	client, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		b.Fatal(err)
-	}
-	server, err := listener.Accept()
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		server.(grace.Conn).SetIdle(true)
-		server.(grace.Conn).SetIdle(false)
-	}
-	_ = client.Close()
-	_ = server.Close()
-	_ = listener.Close()
-}
-
-// BenchmarkAccept is a connection from its accept to its close, with a listener of
-// package net and with one of ours.
-func BenchmarkAccept(b *testing.B) {
-	for _, kind := range []string{"net", "grace"} {
-		b.Run(kind, func(b *testing.B) {
-			inner, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				b.Fatal(err)
-			}
-			l := inner
-			if kind == "grace" {
-				l = grace.NewListener(inner.(grace.Listener))
-			}
-			defer l.Close()
-			b.ReportAllocs()
-			for b.Loop() {
-				client, err := net.Dial("tcp", inner.Addr().String())
-				if err != nil {
-					b.Fatal(err)
-				}
-				server, err := l.Accept()
-				if err != nil {
-					b.Fatal(err)
-				}
-				// The client has no port in TIME-WAIT then, of which there are but so many.
-				_ = client.(*net.TCPConn).SetLinger(0)
-				_ = client.Close()
-				_ = server.Close()
-			}
-		})
-	}
 }

@@ -37,6 +37,7 @@ var imports = map[string][]string{
 
 	// What only tests import may import what it tests.
 	"internal/testbin":          {"gracetest", "internal/testbin/play", "internal/testbin/script", "gracectl", "gracehttp", "gracenet", ""},
+	"internal/testbin/compare":  {},
 	"internal/testbin/play":     {},
 	"internal/testbin/oldgrace": {"internal/testbin/play"},
 	"internal/testbin/script":   {},

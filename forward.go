@@ -46,9 +46,9 @@ func (c *PacketConn) Forward(mine func(packet []byte, from netip.AddrPort) bool)
 		conn:  c,
 		udp:   udp,
 		mine:  mine,
-		queue: make(chan packet, 64),
+		queue: make(chan *packet, 64),
 		moved: make(chan struct{}),
-		out:   make(chan []byte, 256),
+		out:   make(chan *packet, 256),
 		gone:  make(chan struct{}),
 		done:  make(chan struct{}),
 	}
@@ -76,11 +76,12 @@ type forward struct {
 	mine func([]byte, netip.AddrPort) bool
 
 	pumping sync.Once
-	queue   chan packet   // to be read
+	unused  sync.Pool     // of *packet, or each packet would allocate
+	queue   chan *packet  // to be read
 	done    chan struct{} // closed by end
 
 	parent net.Conn      // to the process before; nil if there is none
-	out    chan []byte   // for it
+	out    chan *packet  // for it, with the address of the sender in data
 	gone   chan struct{} // closed when it has gone
 
 	mu       sync.Mutex
@@ -116,7 +117,9 @@ func (f *forward) read(b []byte) (int, netip.AddrPort, error) {
 		}
 		select {
 		case p := <-f.queue:
-			return copy(b, p.data), p.from, nil
+			n, from := copy(b, p.data), p.from
+			f.unused.Put(p)
+			return n, from, nil
 		case <-f.done:
 			return 0, netip.AddrPort{}, ErrAlreadyClosed
 		case <-timeout:
@@ -188,12 +191,23 @@ func (f *forward) serveChild(link net.Conn) {
 // dispatch gives a packet to whom it belongs.
 func (f *forward) dispatch(data []byte, from netip.AddrPort) {
 	if f.mine(data, from) || !f.pass(data, from) {
-		f.keep(packet{append([]byte(nil), data...), from})
+		f.keep(data, from)
 	}
 }
 
+// newPacket returns a packet without data.
+func (f *forward) newPacket() *packet {
+	if p, ok := f.unused.Get().(*packet); ok {
+		p.data = p.data[:0]
+		return p
+	}
+	return new(packet)
+}
+
 // keep lets a packet be read here.
-func (f *forward) keep(p packet) {
+func (f *forward) keep(data []byte, from netip.AddrPort) {
+	p := f.newPacket()
+	p.data, p.from = append(p.data, data...), from
 	select {
 	case f.queue <- p:
 	case <-f.done:
@@ -208,9 +222,12 @@ func (f *forward) pass(data []byte, from netip.AddrPort) bool {
 		return false
 	default:
 	}
+	p := f.newPacket()
+	p.data = appendForwarded(p.data, data, from)
 	select {
-	case f.out <- appendForwarded(nil, data, from):
+	case f.out <- p:
 	default: // dropped
+		f.unused.Put(p)
 	}
 	return true
 }
@@ -220,27 +237,28 @@ func (f *forward) send() {
 	defer f.parent.Close()
 	for {
 		select {
-		case b := <-f.out:
-			_, err := f.parent.Write(b)
+		case p := <-f.out:
+			_, err := f.parent.Write(p.data)
 			if err != nil && !errors.Is(err, syscall.EMSGSIZE) {
 				close(f.gone)
-				f.takeBack(b)
+				f.takeBack(p)
 				return
 			}
+			f.unused.Put(p)
 		case <-f.done:
 			return
 		}
 	}
 }
 
-// takeBack reads here what was for a process that has gone, from b on.
-func (f *forward) takeBack(b []byte) {
+// takeBack reads here what was for a process that has gone, from p on.
+func (f *forward) takeBack(p *packet) {
 	for {
-		if data, from, ok := parseForwarded(b); ok {
-			f.keep(packet{data, from})
+		if data, from, ok := parseForwarded(p.data); ok {
+			f.keep(data, from)
 		}
 		select {
-		case b = <-f.out:
+		case p = <-f.out:
 		default:
 			return
 		}

@@ -27,7 +27,7 @@ const (
 
 // listenOn returns a listener of package net, a *net.TCPListener or a
 // *net.UnixListener.
-func listenOn(t *testing.T, network string) grace.Listener {
+func listenOn(t testing.TB, network string) grace.Listener {
 	t.Helper()
 	addr := "127.0.0.1:0"
 	if network == "unix" {
@@ -47,7 +47,7 @@ func listenOn(t *testing.T, network string) grace.Listener {
 }
 
 // connect makes a connection to l and returns both ends.
-func connect(t *testing.T, l net.Listener) (client, server net.Conn) {
+func connect(t testing.TB, l net.Listener) (client, server net.Conn) {
 	t.Helper()
 	client, err := net.Dial(l.Addr().Network(), l.Addr().String())
 	if err != nil {

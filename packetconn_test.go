@@ -296,14 +296,18 @@ func listenPacket(t testing.TB) *grace.PacketConn {
 func bothWays(t *testing.T, test func(t *testing.T, c *grace.PacketConn)) {
 	t.Run("plain", func(t *testing.T) { test(t, listenPacket(t)) })
 	if runtime.GOOS == "linux" {
-		t.Run("forward", func(t *testing.T) {
-			c := listenPacket(t)
-			if err := c.Forward(func([]byte, netip.AddrPort) bool { return false }); err != nil {
-				t.Fatal(err)
-			}
-			test(t, c)
-		})
+		t.Run("forward", func(t *testing.T) { test(t, listenForward(t)) })
 	}
+}
+
+// listenForward is listenPacket with Forward.
+func listenForward(t testing.TB) *grace.PacketConn {
+	t.Helper()
+	c := listenPacket(t)
+	if err := c.Forward(func([]byte, netip.AddrPort) bool { return false }); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func TestPacketConnDeadline(t *testing.T) {
@@ -386,19 +390,33 @@ func TestPacketConnReaders(t *testing.T) {
 	})
 }
 
-func TestPacketConnAllocations(t *testing.T) {
-	c := listenPacket(t)
-	to := netip.MustParseAddrPort(c.LocalAddr().String())
-	b := make([]byte, 100)
-	n := testing.AllocsPerRun(100, func() {
-		if _, err := c.WriteToUDPAddrPort(b[:10], to); err != nil {
-			t.Fatal(err)
-		}
-		if n, from, err := c.ReadFromUDPAddrPort(b); n != 10 || from != to || err != nil {
-			t.Fatal(n, from, err)
+func TestPacketConnAllocatesNothing(t *testing.T) {
+	bothWays(t, func(t *testing.T, c *grace.PacketConn) {
+		send := toItself(t, c)
+		if n := testing.AllocsPerRun(100, func() { send(1) }); n != 0 {
+			t.Errorf("a datagram that is sent and read allocates %v times", n)
 		}
 	})
-	if n != 0 {
-		t.Errorf("a datagram that is sent and read allocates %v times", n)
+}
+
+// udpConn is what a PacketConn and a connection of package net have for UDP.
+type udpConn interface {
+	net.PacketConn
+	ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort([]byte, netip.AddrPort) (int, error)
+}
+
+// toItself returns a function that sends n datagrams to c and reads them.
+func toItself(tb testing.TB, c udpConn) func(n int) {
+	to, b := netip.MustParseAddrPort(c.LocalAddr().String()), make([]byte, 100)
+	return func(n int) {
+		for range n {
+			if _, err := c.WriteToUDPAddrPort(b[:10], to); err != nil {
+				tb.Fatal(err)
+			}
+			if n, from, err := c.ReadFromUDPAddrPort(b); n != 10 || from != to || err != nil {
+				tb.Fatal(n, from, err)
+			}
+		}
 	}
 }

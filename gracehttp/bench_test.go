@@ -6,87 +6,102 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/facebookgo/grace/internal/accept"
+	"github.com/facebookgo/grace/internal/testbin/compare"
 )
 
-// BenchmarkHandOverIdle compares the throughput of a server whose connections can
-// be handed over with that of one whose connections are those of package net. The
-// two take turns of some milliseconds; the metric is the median of the quotients,
-// in percent.
-func BenchmarkHandOverIdle(b *testing.B) {
+// BenchmarkRequest is a request to a server of ours and to one of net/http, where
+// several clients ask at once.
+func BenchmarkRequest(b *testing.B) {
 	const request = "GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n"
-	var clients [2][]net.Conn
-	size := 0
-	for i := range clients {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			b.Fatal(err)
+	const clients = 8
+	all := func(conns []net.Conn) func(n int) {
+		var asks []func(int)
+		for _, c := range conns {
+			asks = append(asks, ask(b, c, request))
 		}
-		a := newApp([]*http.Server{{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = io.WriteString(w, "hello, world\n")
-		})}})
-		a.handOverIdle = i == 1
-		s := a.servers[0]
-		s.listener = accept.New(l, func(l net.Listener) error { return l.Close() })
-		s.prepare()
-		go func() { _ = s.serve() }()
-		b.Cleanup(func() { _ = s.http.Close(); <-s.served })
-		for range 8 {
-			c, err := net.Dial("tcp", l.Addr().String())
-			if err != nil {
-				b.Fatal(err)
+		return func(n int) {
+			var wg sync.WaitGroup
+			for i, ask := range asks {
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					ask((n + i) / clients)
+				}()
 			}
-			b.Cleanup(func() { _ = c.Close() })
-			clients[i] = append(clients[i], c)
-			buf := make([]byte, 4096)
-			if _, err := io.WriteString(c, request); err != nil {
-				b.Fatal(err)
-			}
-			if size, err = c.Read(buf); err != nil {
-				b.Fatal(err)
-			}
+			wg.Wait()
 		}
 	}
-	// turn makes n requests on each connection of a server.
-	turn := func(i, n int) time.Duration {
-		begin := time.Now()
-		var wg sync.WaitGroup
-		for _, c := range clients[i] {
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
-				buf := make([]byte, size)
-				for range n {
-					if _, err := io.WriteString(c, request); err != nil {
-						b.Error(err)
-						return
-					}
-					if _, err := io.ReadFull(c, buf); err != nil {
-						b.Error(err)
-						return
-					}
-				}
-			}()
-		}
-		wg.Wait()
-		return time.Since(begin)
+	for _, s := range setups {
+		b.Run(s.name, func(b *testing.B) {
+			plain, ours := s.connect(b, clients)
+			compare.Benchmark(b, all(plain), all(ours))
+		})
 	}
-	turn(0, 100)
-	turn(1, 100)
-	const n = 100
-	var quotients []float64
-	b.ResetTimer()
+}
+
+// BenchmarkHandler is what a request goes through before the handler of the program.
+func BenchmarkHandler(b *testing.B) {
+	for _, closing := range []bool{false, true} {
+		name := map[bool]string{false: "serving", true: "closing"}[closing]
+		b.Run(name, func(b *testing.B) {
+			s := newApp([]*http.Server{{}}).servers[0]
+			s.app.tracker.closing.Store(closing)
+			handler := s.handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			// The answer to an upgrade has a header of its own, and nothing is added to it.
+			r := &http.Request{Header: http.Header{"Upgrade": {"websocket"}}}
+			b.ReportAllocs()
+			for b.Loop() {
+				handler.ServeHTTP(nil, r)
+			}
+		})
+	}
+}
+
+// BenchmarkConnState is what a request and the wait for the next one go through, on one
+// of many connections.
+func BenchmarkConnState(b *testing.B) {
+	s := newApp([]*http.Server{{}}).servers[0]
+	connState := s.connState(nil)
+	conns := make([]net.Conn, 10_000)
+	for i := range conns {
+		tcp := &net.TCPConn{}
+		conns[i] = &tcpConn{tcp, watch{socket: tcp, follows: true}}
+		connState(conns[i], http.StateNew)
+	}
+	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		var times [2]time.Duration
-		times[i%2] = turn(i%2, n)
-		times[1-i%2] = turn(1-i%2, n)
-		quotients = append(quotients, float64(times[0])/float64(times[1]))
+		c := conns[i%len(conns)]
+		connState(c, http.StateActive)
+		connState(c, http.StateIdle)
 	}
-	slices.Sort(quotients)
-	b.ReportMetric(100*quotients[len(quotients)/2], "%throughput")
+}
+
+// BenchmarkConn is a request that is read from a connection of HandOverIdle, and an
+// answer that is written to it, as for one of package net.
+func BenchmarkConn(b *testing.B) {
+	client, plain := tcpPair(b)
+	watchedClient, c := tcpPair(b)
+	for _, c := range []net.Conn{client, watchedClient} {
+		_ = c.SetDeadline(time.Time{}) // who knows how long it runs
+	}
+	watched := &tcpConn{c, watch{socket: c, follows: true}}
+	send := func(from io.Writer, to io.Reader) func(n int) {
+		question, buf := []byte(aRequest), make([]byte, 4096)
+		return func(n int) {
+			for range n {
+				if _, err := from.Write(question); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := to.Read(buf); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	}
+	b.Run("read", func(b *testing.B) { compare.Benchmark(b, send(client, plain), send(watchedClient, watched)) })
+	b.Run("write", func(b *testing.B) { compare.Benchmark(b, send(plain, client), send(watched, watchedClient)) })
 }

@@ -50,7 +50,7 @@ func soon[T any](t *testing.T, c <-chan T, what string) (v T) {
 const aRequest = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 // pair returns both ends of a connection of l.
-func pair(t *testing.T, l net.Listener) (client, server net.Conn) {
+func pair(t testing.TB, l net.Listener) (client, server net.Conn) {
 	t.Helper()
 	client, err := net.Dial(l.Addr().Network(), l.Addr().String())
 	if err != nil {
@@ -65,7 +65,7 @@ func pair(t *testing.T, l net.Listener) (client, server net.Conn) {
 	return client, server
 }
 
-func tcpPair(t *testing.T) (client net.Conn, server *net.TCPConn) {
+func tcpPair(t testing.TB) (client net.Conn, server *net.TCPConn) {
 	t.Helper()
 	client, c := pair(t, newListener(t))
 	return client, c.(*net.TCPConn)

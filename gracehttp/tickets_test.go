@@ -176,7 +176,7 @@ var certificate = sync.OnceValues(func() (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 })
 
-func serverConfig(t *testing.T) *tls.Config {
+func serverConfig(t testing.TB) *tls.Config {
 	t.Helper()
 	cert, err := certificate()
 	if err != nil {
@@ -261,7 +261,7 @@ func eachVersion(t *testing.T, f func(t *testing.T, version uint16)) {
 	}
 }
 
-func newListener(t *testing.T) net.Listener {
+func newListener(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

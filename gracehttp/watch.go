@@ -233,6 +233,9 @@ func (w *watch) setState(state http.ConnState) {
 func (w *watch) setReadDeadline(t time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if t.IsZero() && w.deadline.IsZero() && !w.closed {
+		return nil // net/http takes away what is not there several times with each request
+	}
 	w.deadline = t
 	if w.woken {
 		return nil // leave sets it

@@ -340,6 +340,9 @@ func TestWatchedDeadlines(t *testing.T) {
 				_ = server.SetDeadline(time.Time{})
 			}
 			_ = server.Close()
+			if err := server.SetReadDeadline(time.Time{}); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("%s: no deadline for a closed connection: %v", network, err)
+			}
 			if err := server.SetDeadline(past); !errors.Is(err, net.ErrClosed) {
 				t.Errorf("%s: deadline of a closed connection: %v", network, err)
 			}
@@ -655,6 +658,22 @@ func TestAskAndDeadlines(t *testing.T) {
 				t.Errorf("moved is %t, closed %d times, want %t", c.watch.moved(), s.closed, gone)
 			}
 		})
+	}
+}
+
+// net/http takes a deadline away at several points of a request, whether there is one
+// or not. What is not there is not set.
+func TestDeadlineThatIsNotThere(t *testing.T) {
+	s := &fakeSocket{}
+	w := &watch{socket: s}
+	someday, none := time.Unix(2e9, 0), time.Time{}
+	for _, d := range []time.Time{none, someday, none, none, past, none} {
+		if err := w.setReadDeadline(d); err != nil {
+			t.Error(err)
+		}
+	}
+	if want := []time.Time{someday, none, past, none}; !slices.Equal(s.deadlines, want) {
+		t.Errorf("the deadlines were %v, want %v", s.deadlines, want)
 	}
 }
 

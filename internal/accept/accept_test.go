@@ -20,7 +20,7 @@ const (
 	moment = 20 * time.Millisecond
 )
 
-func listen(t *testing.T) *net.TCPListener {
+func listen(t testing.TB) *net.TCPListener {
 	t.Helper()
 	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -807,6 +807,13 @@ type faulty struct {
 
 func (l faulty) Accept() (net.Conn, error)     { return nil, l.err }
 func (l faulty) SetDeadline(t time.Time) error { return nil }
+
+func TestAcceptAllocatesNothing(t *testing.T) {
+	l := newListener(faulty{})
+	if n := testing.AllocsPerRun(100, func() { _, _ = l.Accept() }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
 
 // Other errors are the program's business in any state.
 func TestAcceptError(t *testing.T) {

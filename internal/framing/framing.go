@@ -11,14 +11,15 @@ import (
 //
 // It understands less than net/http does, and knows it: what it is not certain
 // about makes it lose track for good. Nothing that it does is visible to the
-// server.
+// server, and it allocates nothing.
 type Requests struct {
 	state   state
 	remain  uint64 // bytes of the body, or of the chunk
 	length  int64  // Content-Length of the header; -1 if it has none
 	chunked bool
-	begun   int    // headers that were complete
-	line    []byte // the beginning of a line whose end has not come yet
+	begun   int           // headers that were complete
+	size    int           // of a line whose end has not come yet
+	line    [longest]byte // that line, without its middle if it is longer
 }
 
 type state uint8
@@ -34,8 +35,13 @@ const (
 	lost
 )
 
-// maxLine bounds what is kept of a line that comes in pieces.
-const maxLine = 64 << 10
+// Of a longer line, such as that of a cookie, head bytes of its beginning are looked at
+// and as many of its end. A server reads lines in pieces often: its buffer is full, or it
+// has looked for the next request before the answer was out, and has got a byte.
+const (
+	longest = 2 * head
+	head    = 64
+)
 
 // Feed follows p, the next bytes.
 func (r *Requests) Feed(p []byte) {
@@ -57,29 +63,46 @@ func (r *Requests) Feed(p []byte) {
 		default:
 			end := bytes.IndexByte(p, '\n')
 			if end < 0 {
-				if r.line = append(r.line, p...); len(r.line) > maxLine {
-					r.lose()
-				}
+				r.keep(p)
 				return
 			}
 			line := p[:end+1]
 			p = p[end+1:]
-			if len(r.line) > 0 {
-				line = append(r.line, line...)
-				r.line = nil
+			long := r.size+len(line) > longest
+			if r.size > 0 {
+				r.keep(line)
+				line = r.line[:min(r.size, longest)]
+				r.size = 0
 			}
-			line, ok := bytes.CutSuffix(line, []byte("\r\n"))
-			if !ok {
+			text := len(line) - len("\r\n")
+			if text < 0 || line[text] != '\r' {
 				r.lose()
 				return
 			}
-			r.next(line)
+			r.next(line[:text], long)
 		}
 	}
 }
 
-// next takes one line, without its end.
-func (r *Requests) next(line []byte) {
+// keep adds p to the line.
+func (r *Requests) keep(p []byte) {
+	n := copy(r.line[min(r.size, longest):], p)
+	r.size += len(p)
+	if p = p[n:]; len(p) == 0 {
+		return
+	}
+	end := r.line[head:]
+	p = p[max(0, len(p)-len(end)):]
+	copy(end, end[len(p):])
+	copy(end[len(end)-len(p):], p)
+}
+
+// next takes one line, without its end. The middle of a long one may be missing.
+func (r *Requests) next(line []byte, long bool) {
+	start := line
+	if long {
+		start = line[:head]
+	}
 	switch r.state {
 	case requestLine:
 		r.length, r.chunked, r.state = -1, false, header
@@ -90,14 +113,14 @@ func (r *Requests) next(line []byte) {
 	case header:
 		if len(line) == 0 {
 			r.endHeader()
-		} else if !r.field(line) {
+		} else if !r.field(start, long) {
 			r.lose()
 		}
 	case chunkSize:
-		size, _, _ := bytes.Cut(line, []byte(";"))
+		size, _, extended := bytes.Cut(start, []byte(";"))
 		n, err := strconv.ParseUint(string(bytes.TrimRight(size, " \t")), 16, 64)
 		switch {
-		case err != nil:
+		case err != nil || long && !extended:
 			r.lose()
 		case n == 0:
 			r.state = trailer
@@ -115,8 +138,9 @@ func (r *Requests) next(line []byte) {
 	}
 }
 
-// field takes a line of the header and reports whether it is understood.
-func (r *Requests) field(line []byte) bool {
+// field takes a line of the header, or the start of a long one, and reports whether it
+// is understood.
+func (r *Requests) field(line []byte, long bool) bool {
 	if line[0] == ' ' || line[0] == '\t' { // the line before goes on
 		return false
 	}
@@ -127,7 +151,7 @@ func (r *Requests) field(line []byte) bool {
 			return true
 		}
 		n, err := strconv.ParseUint(string(bytes.Trim(line[colon+1:], " \t")), 10, 63)
-		if err != nil || r.length >= 0 || r.chunked {
+		if err != nil || long || r.length >= 0 || r.chunked {
 			return false
 		}
 		r.length = int64(n)
@@ -137,7 +161,7 @@ func (r *Requests) field(line []byte) bool {
 		}
 		coding := bytes.Trim(line[colon+1:], " \t")
 		// Letters of other alphabets that fold to these are longer.
-		if len(coding) != len("chunked") || !bytes.EqualFold(coding, []byte("chunked")) || r.length >= 0 || r.chunked {
+		if long || len(coding) != len("chunked") || !bytes.EqualFold(coding, []byte("chunked")) || r.length >= 0 || r.chunked {
 			return false
 		}
 		r.chunked = true
@@ -161,12 +185,12 @@ func (r *Requests) endHeader() {
 
 func (r *Requests) lose() {
 	r.state = lost
-	r.line = nil
+	r.size = 0
 }
 
 // Boundary reports whether every byte so far belongs to a request that is
 // complete.
-func (r *Requests) Boundary() bool { return r.state == requestLine && len(r.line) == 0 }
+func (r *Requests) Boundary() bool { return r.state == requestLine && r.size == 0 }
 
 // Lost reports whether it is not known any more where requests end.
 func (r *Requests) Lost() bool { return r.state == lost }
@@ -174,5 +198,5 @@ func (r *Requests) Lost() bool { return r.state == lost }
 // Begun is how many requests have sent their header, and whether a further one
 // has begun to.
 func (r *Requests) Begun() (headers int, more bool) {
-	return r.begun, r.state == header || r.state == requestLine && len(r.line) > 0
+	return r.begun, r.state == header || r.state == requestLine && r.size > 0
 }
