@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"slices"
@@ -44,14 +45,18 @@ func (p *Process) takeConns(c *control, args string) {
 	positions := parsePositions(list)
 	fds := c.fds[:min(len(positions), len(c.fds))]
 	c.fds = slices.Clone(c.fds[len(fds):])
-	verdicts := make([]byte, len(positions))
-	for i := range positions {
-		verdicts[i] = '0'
-		if len(fds) < len(positions) {
-			continue // which of them are missing is not known
+	verdicts := bytes.Repeat([]byte{'0'}, len(positions))
+	if len(fds) < len(positions) { // which of them are missing is not known
+		for _, fd := range fds {
+			closeFD(fd)
 		}
-		conn, err := connOf(fds[i])
-		if err != nil {
+		_ = c.send(Took, id, string(verdicts))
+		return
+	}
+	// They are made all before the first is taken: who serves them would be woken for
+	// each one.
+	for i, conn := range connsOf(fds) {
+		if conn == nil {
 			continue
 		}
 		if take := p.taker(positions[i]); take != nil && take(conn) {
@@ -60,12 +65,20 @@ func (p *Process) takeConns(c *control, args string) {
 			_ = conn.Close()
 		}
 	}
-	if len(fds) < len(positions) {
-		for _, fd := range fds {
-			closeFD(fd)
+	_ = c.send(Took, id, string(verdicts))
+}
+
+// connsOf makes connections of fds, which it takes over. What can't be made one is nil.
+func connsOf(fds []int) []net.Conn {
+	m := newMaker()
+	defer m.close()
+	conns := make([]net.Conn, len(fds))
+	for i, fd := range fds {
+		if conn, err := m.conn(fd); err == nil {
+			conns[i] = conn
 		}
 	}
-	_ = c.send(Took, id, string(verdicts))
+	return conns
 }
 
 // taker returns what takes the connections of the socket at position i.
