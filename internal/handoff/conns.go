@@ -127,10 +127,6 @@ type passed struct {
 	lead     chan struct{} // gets a value when this one sends the next message
 }
 
-// batch is how many connections go in one message. Each is a descriptor more for
-// both processes until the answer has come.
-const batch = 64
-
 // Pass hands conn, which was accepted on l, to the child, and reports whether
 // the child has taken it. The caller then closes conn; otherwise nothing has
 // changed. Once it is on its way there is no taking back: Pass waits for the
@@ -163,7 +159,7 @@ func (c *Child) Pass(l net.Listener, conn syscall.Conn) (taken bool) {
 func (c *Child) passBatch() {
 	p := &c.passer
 	p.mu.Lock()
-	n := min(batch, len(p.waiting))
+	n := min(maxRights, len(p.waiting))
 	now := p.waiting[:n]
 	p.waiting = p.waiting[n:]
 	p.mu.Unlock()
@@ -180,36 +176,64 @@ func (c *Child) passBatch() {
 
 // pass sends one message and waits for the answer.
 func (c *Child) pass(now []*passed) {
-	var sent []*passed
-	var fds []int
-	var positions []string
-	for _, req := range now {
-		fd, err := dup(req.conn)
-		if err != nil {
-			req.taken <- false
-			continue
-		}
-		sent, fds, positions = append(sent, req), append(fds, fd), append(positions, strconv.Itoa(req.position))
+	conns := make([]syscall.Conn, len(now))
+	for i, req := range now {
+		conns[i] = req.conn
 	}
-	verdicts := c.ask(positions, fds)
-	for _, fd := range fds {
-		closeFD(fd)
+	p := &c.passer
+	p.id++
+	id := strconv.Itoa(p.id)
+	var err error
+	var sent []*passed
+	withFDs(conns, func(all []int) {
+		var fds []int
+		var positions []string
+		for i, req := range now {
+			if all[i] < 0 {
+				req.taken <- false
+				continue
+			}
+			sent, fds, positions = append(sent, req), append(fds, all[i]), append(positions, strconv.Itoa(req.position))
+		}
+		if len(sent) != 0 {
+			err = sendRights(c.control.conn, fmt.Sprintf("%s %s %s\n", Take, id, strings.Join(positions, ",")), fds)
+		}
+	})
+	verdicts := ""
+	if len(sent) != 0 && err == nil {
+		verdicts = p.await(id)
 	}
 	for i, req := range sent {
 		req.taken <- i < len(verdicts) && verdicts[i] == '1'
 	}
 }
 
-func (c *Child) ask(positions []string, fds []int) (verdicts string) {
-	if len(fds) == 0 {
-		return ""
+// withFDs calls f with the descriptors of conns, none of which is closed before f
+// returns: its number may be that of another file then. One that is closed already is -1.
+func withFDs(conns []syscall.Conn, f func([]int)) {
+	fds := make([]int, len(conns))
+	var from func(int)
+	from = func(i int) {
+		if i == len(conns) {
+			f(fds)
+			return
+		}
+		fds[i] = -1
+		if raw, err := conns[i].SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) {
+				fds[i] = int(fd)
+				from(i + 1)
+			})
+		}
+		if fds[i] < 0 {
+			from(i + 1)
+		}
 	}
-	p := &c.passer
-	p.id++
-	id := strconv.Itoa(p.id)
-	if err := sendRights(c.control.conn, fmt.Sprintf("%s %s %s\n", Take, id, strings.Join(positions, ",")), fds); err != nil {
-		return ""
-	}
+	from(0)
+}
+
+// await waits for the answer to the message id.
+func (p *passer) await(id string) (verdicts string) {
 	for {
 		var m Message
 		select {

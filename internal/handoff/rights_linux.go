@@ -7,6 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxRights is how many descriptors go with one message: as many as Linux lets.
+const maxRights = 253
+
 // maker makes many connections of descriptors. net.FileConn duplicates the descriptor
 // of a file; one file for each would go through the poller of the Go runtime and be
 // collected as garbage. So there is one file, in whose place they are put in turn.

@@ -4,6 +4,9 @@ package handoff
 
 import "net"
 
+// maxRights is how many descriptors go with one message.
+const maxRights = 64
+
 // maker makes many connections of descriptors.
 type maker struct{}
 
