@@ -289,6 +289,10 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 			child.Release()
 			child = nil
 		}
+		if child != nil && child.Stops() { // what it said is still to be read
+			child.Ignore()
+			return l.left(child, handoff.LeavingStop)
+		}
 		if keeps && child != nil {
 			return l.comeBack(child, again)
 		}

@@ -121,7 +121,9 @@ func (r row) target(c client) testbin.Target {
 }
 
 // rawClient knows no more than HTTP/1.1 asks for: it does not use a connection any
-// more when an answer says so. Each request that it has begun to write counts.
+// more when an answer says so. Each request that it has begun to write counts. It is
+// stricter than gracetest.Raw: it does not look whether the server has closed the
+// connection, no two of its requests are the same, and some are chunked.
 type rawClient struct {
 	row
 	addr  string

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/facebookgo/grace/gracetest"
 	"github.com/facebookgo/grace/internal/testbin"
 	"github.com/facebookgo/grace/internal/testbin/play"
 )
@@ -41,17 +42,6 @@ func group(addr string, n int) play.Config {
 		cfg.Listens = append(cfg.Listens, play.Listen{Network: "tcp", Addr: addr, Shared: true})
 	}
 	return cfg
-}
-
-// freeAddr is an address that was free a moment ago.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // client is a connection on which a line was sent.
@@ -98,7 +88,7 @@ func (c client) answer() (position, pid int) {
 // Each process has the same sockets in the same order: the kernel gives a client to
 // the socket that the numbers of its ports choose.
 func TestGroupKeepsItsOrder(t *testing.T) {
-	addr := freeAddr(t)
+	addr := gracetest.FreeAddr(t)
 	s := testbin.Start(t, group(addr, 4))
 	first, _ := s.Newest()
 	positions := make(map[int]int) // of the ports of clients
@@ -134,7 +124,7 @@ func TestGroupKeepsItsOrder(t *testing.T) {
 // the kernel gives to a socket that the child does not want, during the standby and
 // before it closes it.
 func TestGroupShrinksAndGrows(t *testing.T) {
-	addr := freeAddr(t)
+	addr := gracetest.FreeAddr(t)
 	cfg := group(addr, 4)
 	cfg.Standby = time.Second
 	s := testbin.Start(t, cfg)
@@ -180,7 +170,7 @@ func TestGroupShrinksAndGrows(t *testing.T) {
 func TestGroupMemberIsClosed(t *testing.T) {
 	setting, err := os.ReadFile("/proc/sys/net/ipv4/tcp_migrate_req")
 	moves := err == nil && strings.TrimSpace(string(setting)) == "1"
-	cfg := group(freeAddr(t), 1)
+	cfg := group(gracetest.FreeAddr(t), 1)
 	first, err := testbin.ListenNet(cfg, cfg.Listens[0])
 	if err != nil {
 		t.Fatal(err)

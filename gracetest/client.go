@@ -30,6 +30,8 @@ type Client interface {
 type Exchange struct {
 	// Answer is the body of the answer.
 	Answer string
+	// Status is that of an answer over HTTP.
+	Status int
 	// Due is when the request was to be made, if that is not when Do was called.
 	Due time.Time
 	// Opened is when the client began to open the connection. What is lost on a
@@ -130,18 +132,14 @@ func (c *goClient) Close() error {
 func (c *goClient) Do() (Exchange, error) {
 	before := c.nth
 	begun := time.Now()
+	reused := false
 	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
-		GetConn: func(string) { begun = time.Now() },
-		GotConn: func(i httptrace.GotConnInfo) {
-			if !i.Reused {
-				c.opened, c.nth = begun, 0
-			}
-		},
+		GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused },
 	})
 	// What can't be read again is not sent again.
 	req, err := http.NewRequestWithContext(ctx, c.method(), c.URL, io.MultiReader(bytes.NewReader(c.Body)))
 	if err != nil {
-		return Exchange{Opened: begun}, err
+		return Exchange{Opened: begun, Nth: 1}, err
 	}
 	if c.Body != nil {
 		req.ContentLength = int64(len(c.Body))
@@ -149,33 +147,34 @@ func (c *goClient) Do() (Exchange, error) {
 	for name, values := range c.Header {
 		req.Header[name] = values
 	}
-	answer, err := c.receive(req)
-	if c.opened.IsZero() {
-		c.opened = begun
+	a, err := c.receive(req)
+	if !reused {
+		c.opened, c.nth = begun, 0
 	}
 	c.nth++
 	return Exchange{
-		Answer: answer, Opened: c.opened, Nth: c.nth,
+		Answer: a.body, Status: a.status, Opened: c.opened, Nth: c.nth,
 		Reconnected: c.nth == 1 && before > 0 && !c.Fresh,
 	}, err
 }
 
-func (c *goClient) receive(req *http.Request) (string, error) {
+func (c *goClient) receive(req *http.Request) (answer, error) {
 	resp, err := c.client.Do(req)
 	if err != nil {
-		return "", err
+		return answer{}, err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	if err == nil {
-		err = checkStatus(resp.StatusCode, b)
+	if err != nil {
+		return answer{}, fmt.Errorf("after %d bytes of the body: %w", len(b), noEOF(err))
 	}
-	return string(b), err
+	a := answer{resp.StatusCode, string(b)}
+	return a, checkStatus(a.status, a.body)
 }
 
 // checkStatus takes for a loss what a server says that can't answer: also what it says
 // to a good request that it has not read to the end.
-func checkStatus(status int, body []byte) error {
+func checkStatus(status int, body string) error {
 	if status >= 500 || status == http.StatusBadRequest || status == http.StatusRequestTimeout {
 		return fmt.Errorf("status %d: %.200s", status, body)
 	}
@@ -231,12 +230,16 @@ type paced struct {
 
 func (c *paced) String() string { return fmt.Sprintf("%s every %v", c.Client, c.interval) }
 
-func (c *paced) Do() (Exchange, error) {
-	now := time.Now()
+// untilDue returns how long it is until the next request is due.
+func (c *paced) untilDue() time.Duration {
 	if c.due.IsZero() {
-		c.due = now
+		c.due = time.Now()
 	}
-	time.Sleep(c.due.Sub(now))
+	return time.Until(c.due)
+}
+
+func (c *paced) Do() (Exchange, error) {
+	time.Sleep(c.untilDue())
 	due := c.due
 	c.due = due.Add(c.interval)
 	x, err := c.Client.Do()

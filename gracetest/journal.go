@@ -22,6 +22,7 @@ type Line struct {
 type entry struct {
 	at   time.Time
 	text string
+	line bool
 }
 
 // journal is what happened to a service.
@@ -38,7 +39,7 @@ func newJournal() *journal { return &journal{changed: make(chan struct{})} }
 func (j *journal) note(format string, args ...any) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.entries = append(j.entries, entry{time.Now(), fmt.Sprintf(format, args...)})
+	j.entries = append(j.entries, entry{time.Now(), fmt.Sprintf(format, args...), false})
 }
 
 // read records the lines that come, to the end.
@@ -60,7 +61,7 @@ func (j *journal) line(l Line) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.lines = append(j.lines, l)
-	j.entries = append(j.entries, entry{time.Now(), l.Text})
+	j.entries = append(j.entries, entry{time.Now(), l.Text, true})
 	close(j.changed)
 	j.changed = make(chan struct{})
 }
@@ -73,14 +74,27 @@ func (j *journal) all() (lines []Line, changed <-chan struct{}) {
 }
 
 // around returns what happened shortly before a moment and soon after it, a line for
-// each, with its distance in time.
+// each, with its distance in time. What the test did is not lost among what the
+// service wrote.
 func (j *journal) around(moment time.Time) string {
-	const before, after = 20, 5
+	const lines, notes, after = 15, 5, 5
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	i, _ := slices.BinarySearchFunc(j.entries, moment, func(e entry, t time.Time) int { return e.at.Compare(t) })
+	now, _ := slices.BinarySearchFunc(j.entries, moment, func(e entry, t time.Time) int { return e.at.Compare(t) })
+	shown := slices.Clone(j.entries[now:min(len(j.entries), now+after)])
+	slices.Reverse(shown)
+	left := map[bool]int{true: lines, false: notes}
+	for _, e := range slices.Backward(j.entries[:now]) {
+		if left[e.line] > 0 {
+			left[e.line]--
+			shown = append(shown, e)
+		}
+		if left[true]+left[false] == 0 {
+			break
+		}
+	}
 	var b strings.Builder
-	for _, e := range j.entries[max(0, i-before):min(len(j.entries), i+after)] {
+	for _, e := range slices.Backward(shown) {
 		fmt.Fprintf(&b, "  %+10.3f ms  %s\n", float64(e.at.Sub(moment))/1e6, e.text)
 	}
 	return b.String()

@@ -4,9 +4,9 @@ package gracetest
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,8 +23,6 @@ type Load struct {
 
 	asking  sync.RWMutex // held for writing while paused
 	paused  bool         // for the goroutine that pauses
-	waiting atomic.Int32 // how many wait for more requests
-	more    chan struct{}
 	excused atomic.Pointer[func(opened, begun, ended time.Time) bool]
 }
 
@@ -32,21 +30,36 @@ type Load struct {
 type worker struct {
 	client Client
 
-	mu      sync.Mutex
-	samples []Sample
-	answers map[string]int
-	losses  []Loss
-	killed  int
-	conns   int
-	again   int
+	mu       sync.Mutex
+	requests int
+	records  [][]record // the last one has room
+	answers  map[string]*tally
+	losses   []Loss
+	killed   int
+	conns    int
+	again    int
+}
+
+// record is what is kept of each request, which is little, since there may be
+// millions.
+type record struct {
+	due    time.Duration // since the load has begun
+	took   time.Duration
+	answer *tally // nil if it was lost
+}
+
+// tally counts an answer.
+type tally struct {
+	answer string
+	n      int
 }
 
 // Sample is one request.
 type Sample struct {
 	At     time.Time     // when it was due
 	Took   time.Duration // until the answer was read, or was lost
-	Answer string
-	Lost   bool
+	Answer string        // as in the Answers of a report; empty if it was lost
+	Lost   bool          // if only with a process that was killed
 }
 
 // Loss is a request that was lost.
@@ -54,7 +67,7 @@ type Loss struct {
 	Client string
 	Number int       // of the client's requests, beginning with 1
 	Nth    int       // of those on its connection
-	At     time.Time // when it was made
+	At     time.Time // when it was due
 	Took   time.Duration
 	Opened time.Time // when its connection was opened
 	Err    error
@@ -80,13 +93,14 @@ func ordinal(n int) string {
 // NewLoad starts a goroutine for each client. The load ends with the test, at the
 // latest.
 func NewLoad(t TB, clients ...Client) *Load {
-	l := &Load{t: t, stop: make(chan struct{}), more: make(chan struct{}, 1), begun: time.Now()}
+	l := &Load{t: t, stop: make(chan struct{}), begun: time.Now()}
 	for _, c := range clients {
-		w := &worker{client: c, answers: make(map[string]int)}
+		w := &worker{client: c, answers: make(map[string]*tally)}
 		l.workers = append(l.workers, w)
 		l.running.Add(1)
 		go func() {
 			defer l.running.Done()
+			defer func() { _ = c.Close() }()
 			l.run(w)
 		}()
 	}
@@ -94,54 +108,116 @@ func NewLoad(t TB, clients ...Client) *Load {
 	return l
 }
 
+// breath is how long a client waits that has lost a request: where nobody serves it
+// would lose as many as the processor can make.
+const breath = 5 * time.Millisecond
+
 func (l *Load) run(w *worker) {
-	for n := 1; ; n++ {
-		select {
-		case <-l.stop:
-			_ = w.client.Close()
+	pace, _ := w.client.(*paced)
+	for {
+		var wait time.Duration
+		if pace != nil { // not within Do, which Pause and the end wait for
+			wait = pace.untilDue()
+		}
+		if !l.rest(wait) {
 			return
-		default:
 		}
 		l.asking.RLock()
 		begun := time.Now()
 		x, err := w.client.Do()
 		ended := time.Now()
 		l.asking.RUnlock()
-		if !x.Due.IsZero() {
-			begun = x.Due
-		}
 		w.mu.Lock()
-		w.count(n, x, err, begun, ended, l.excused.Load())
+		l.count(w, x, err, begun, ended)
 		w.mu.Unlock()
-		if l.waiting.Load() > 0 {
-			select {
-			case l.more <- struct{}{}:
-			default:
-			}
+		if err != nil && !l.rest(breath) {
+			return
 		}
 	}
 }
 
-func (w *worker) count(n int, x Exchange, err error, begun, ended time.Time, excused *func(opened, begun, ended time.Time) bool) {
+// rest waits for d. It reports whether the load goes on.
+func (l *Load) rest(d time.Duration) bool {
+	if d <= 0 {
+		select {
+		case <-l.stop:
+			return false
+		default:
+			return true
+		}
+	}
+	select {
+	case <-l.stop:
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// count records a request. The worker is locked.
+func (l *Load) count(w *worker, x Exchange, err error, begun, ended time.Time) {
+	due := begun
+	if !x.Due.IsZero() {
+		due = x.Due
+	}
+	took := ended.Sub(due)
+	w.requests++
 	if x.Nth == 1 {
 		w.conns++
 	}
 	if x.Reconnected {
 		w.again++
 	}
-	s := Sample{At: begun, Took: ended.Sub(begun), Answer: x.Answer}
+	var answer *tally
 	if err == nil {
-		w.answers[x.Answer]++
-	} else if excused != nil && (*excused)(x.Opened, begun, ended) {
+		answer = w.tally(x.Answer)
+		answer.n++
+	} else if excused := l.excused.Load(); excused != nil && (*excused)(x.Opened, begun, ended) {
 		w.killed++
 	} else {
-		s.Lost = true
 		w.losses = append(w.losses, Loss{
-			Client: w.client.String(), Number: n, Nth: x.Nth, At: begun, Took: s.Took, Opened: x.Opened, Err: err,
+			Client: w.client.String(), Number: w.requests, Nth: x.Nth, At: due, Took: took, Opened: x.Opened, Err: err,
 		})
 	}
-	w.samples = append(w.samples, s)
+	w.record(record{due.Sub(l.begun), took, answer})
 }
+
+// record appends in pieces: a slice that grows is copied again and again.
+func (w *worker) record(r record) {
+	const room = 1 << 12
+	last := len(w.records) - 1
+	if last < 0 || len(w.records[last]) == room {
+		w.records = append(w.records, make([]record, 0, room))
+		last++
+	}
+	w.records[last] = append(w.records[last], r)
+}
+
+// What a load keeps of answers, which may be long and of which no two may be the same:
+// so many bytes of each, and so many different ones for each client.
+const (
+	answerBytes = 100
+	answerKinds = 1000
+)
+
+// tally returns what counts an answer.
+func (w *worker) tally(answer string) *tally {
+	answer = answer[:min(len(answer), answerBytes)]
+	if t, ok := w.answers[answer]; ok {
+		return t
+	}
+	if len(w.answers) >= answerKinds {
+		answer = otherAnswers
+		if t, ok := w.answers[answer]; ok {
+			return t
+		}
+	}
+	t := &tally{answer: strings.Clone(answer)}
+	w.answers[t.answer] = t
+	return t
+}
+
+const otherAnswers = "(other answers)"
 
 // excuse says which requests were lost with a process that was killed: those for which
 // killed reports true, of a connection that was opened, and a request that was begun and
@@ -163,7 +239,7 @@ func (l *Load) Resume() {
 // Requests returns how many requests were made.
 func (l *Load) Requests() int {
 	n := 0
-	l.each(func(w *worker) { n += len(w.samples) })
+	l.each(func(w *worker) { n += w.requests })
 	return n
 }
 
@@ -175,12 +251,13 @@ func (l *Load) each(do func(*worker)) {
 	}
 }
 
-// WaitAnswer waits until a request was answered so.
+// WaitAnswer waits until a request was answered so. Answers are told apart as in
+// the Answers of a [Report].
 func (l *Load) WaitAnswer(answer string) {
 	l.t.Helper()
-	l.wait(fmt.Sprintf("the answer %q", answer), func() bool {
+	Poll(l.t, fmt.Sprintf("the answer %q", answer), func() bool {
 		found := false
-		l.each(func(w *worker) { found = found || w.answers[answer] > 0 })
+		l.each(func(w *worker) { found = found || w.answers[answer] != nil })
 		return found
 	})
 }
@@ -195,22 +272,7 @@ func (l *Load) WaitPID(pid int) {
 func (l *Load) WaitMore(n int) {
 	l.t.Helper()
 	n += l.Requests()
-	l.wait("more requests", func() bool { return l.Requests() >= n })
-}
-
-func (l *Load) wait(what string, done func() bool) {
-	l.t.Helper()
-	l.waiting.Add(1)
-	defer l.waiting.Add(-1)
-	timeout := time.After(Patience)
-	for !done() {
-		select {
-		case <-l.more:
-		case <-time.After(50 * time.Millisecond): // another one that waits may have had it
-		case <-timeout:
-			l.t.Fatalf("waited in vain for %s", what)
-		}
-	}
+	Poll(l.t, "more requests", func() bool { return l.Requests() >= n })
 }
 
 // end ends the load.
@@ -225,16 +287,24 @@ func (l *Load) end() {
 // Finish ends the load and reports what it has found.
 func (l *Load) Finish() *Report {
 	l.end()
-	r := &Report{Begun: l.begun, Ended: time.Now(), Answers: make(map[string]int)}
+	r := &Report{Begun: l.begun, Ended: time.Now(), Answers: make(map[string]int), Samples: make([]Sample, 0, l.Requests())}
 	l.each(func(w *worker) {
-		r.Requests += len(w.samples)
+		r.Requests += w.requests
 		r.Killed += w.killed
 		r.Connections += w.conns
 		r.Reconnects += w.again
 		r.Losses = append(r.Losses, w.losses...)
-		r.Samples = append(r.Samples, w.samples...)
-		for answer, n := range maps.All(w.answers) {
-			r.Answers[answer] += n
+		for _, records := range w.records {
+			for _, one := range records {
+				s := Sample{At: l.begun.Add(one.due), Took: one.took, Lost: one.answer == nil}
+				if one.answer != nil {
+					s.Answer = one.answer.answer
+				}
+				r.Samples = append(r.Samples, s)
+			}
+		}
+		for _, t := range w.answers {
+			r.Answers[t.answer] += t.n
 		}
 	})
 	slices.SortFunc(r.Losses, func(a, b Loss) int { return a.At.Add(a.Took).Compare(b.At.Add(b.Took)) })

@@ -15,31 +15,59 @@ import (
 
 // A server that uses the library loses nothing, whatever is done to it.
 func TestProve(t *testing.T) {
-	for _, kept := range []bool{false, true} {
-		t.Run(fmt.Sprintf("KeepPID %t", kept), func(t *testing.T) {
-			plan := gracetest.Plan{Restarts: 3, Kills: 4, BadPrograms: true, Standby: 2 * time.Second}
-			if kept { // there is no old process that could be killed: it is the one that stays
+	http := []play.Listen{{Addr: "127.0.0.1:0"}, {Addr: "127.0.0.1:0", TLS: true}}
+	raw := []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}, {Network: "tcp", Addr: "127.0.0.1:0"}}
+	for name, cfg := range map[string]play.Config{
+		"HTTP":                             {Role: "http", Listens: http},
+		"idle connections are handed over": {Role: "http", Listens: http, HandOverIdle: true},
+		"KeepPID":                          {Role: "http", Listens: http, KeepPID: true},
+		"lines":                            {Role: "grace", Listens: raw},
+		"lines on kept connections":        {Role: "talk", Listens: raw, Goodbye: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			plan := gracetest.Plan{Restarts: 2, Kills: 4, Standby: 2 * time.Second}
+			if cfg.KeepPID { // there is no old process that could be killed: it is the one that stays
 				plan.Kills = 0
 			}
-			s := testbin.Start(t, play.Config{
-				Role:    "http",
-				Listens: []play.Listen{{Addr: "127.0.0.1:0"}, {Addr: "127.0.0.1:0", TLS: true}},
-				Standby: plan.Standby, KeepPID: kept,
-			})
-			s.KeepsPID = kept
+			bad := 0
+			if cfg.Role == "http" && !cfg.HandOverIdle { // the others refuse no others
+				plan.BadPrograms, bad = true, 10
+			}
+			cfg.Standby = plan.Standby
+			s := testbin.Start(t, cfg)
+			s.KeepsPID = cfg.KeepPID
 			_, addrs := s.Newest()
-			plan.Clients = gracetest.Mix("http://"+addrs[0]+"/", "https://"+addrs[1]+"/")
+			switch cfg.Role {
+			case "http":
+				plan.Clients = gracetest.Mix("http://"+addrs[0]+"/", "https://"+addrs[1]+"/")
+			case "grace":
+				plan.Clients = asking(testbin.Lines("tcp", addrs[0]), testbin.Lines("tcp", addrs[1]))
+			case "talk":
+				for i, addr := range addrs {
+					target, hangUp := testbin.Talk(cfg.Listens[i], addr)
+					defer hangUp()
+					plan.Clients = append(plan.Clients, asking(target)...)
+				}
+			}
 			r := s.Prove(plan)
 			t.Log(r)
-			if want := plan.Restarts + plan.Kills + 10; r.Restarts+r.Refused != want {
+			if want := plan.Restarts + plan.Kills + bad; r.Restarts+r.Refused != want {
 				t.Errorf("%d restarts and %d that were refused, want %d together", r.Restarts, r.Refused, want)
 			}
-			if r.Refused < 10 {
+			if r.Refused < bad {
 				t.Errorf("%d restarts were refused, want one for each bad program", r.Refused)
 			}
 			s.Service.Stop()
 		})
 	}
+}
+
+// asking are clients that ask for the pid.
+func asking(targets ...testbin.Target) (clients []gracetest.Client) {
+	for i, target := range targets {
+		clients = append(clients, gracetest.Func(fmt.Sprintf("target %d", i), func() (string, error) { return target("") }))
+	}
+	return clients
 }
 
 // Each fault of a server is found, and is told so that it can be understood.

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,8 +28,12 @@ import (
 func Raw(r Request) Client {
 	c := &rawClient{Request: r}
 	u, err := url.Parse(r.URL)
-	if err == nil && u.Scheme != "http" && u.Scheme != "https" {
+	switch {
+	case err != nil:
+	case u.Scheme != "http" && u.Scheme != "https":
 		err = fmt.Errorf("the URL %q has neither the scheme http nor https", r.URL)
+	case u.Host == "":
+		err = fmt.Errorf("the URL %q has no host", r.URL)
 	}
 	if err != nil {
 		c.err = err
@@ -68,7 +73,7 @@ type rawClient struct {
 	err     error // why it can't ask at all
 
 	conn   net.Conn
-	socket syscall.RawConn
+	socket *socket // below conn
 	r      *bufio.Reader
 	opened time.Time
 	nth    int
@@ -76,7 +81,7 @@ type rawClient struct {
 
 	deadline time.Time // of conn
 
-	last string // the last answer, since many are the same
+	last string // the last body, since many are the same
 }
 
 func (c *rawClient) String() string { return c.describe("raw") }
@@ -97,63 +102,69 @@ func (c *rawClient) hangUp() {
 }
 
 func (c *rawClient) Do() (Exchange, error) {
+	now := time.Now()
 	if c.err != nil {
-		return Exchange{}, c.err
+		return Exchange{Opened: now, Nth: 1}, c.err
 	}
-	if c.conn != nil && hasClosed(c.socket, c.config == nil) {
+	if c.conn != nil && c.hasClosed(now) {
 		c.hangUp()
 	}
 	x := Exchange{Nth: 1}
 	if c.conn == nil {
-		c.opened = time.Now()
+		c.opened, c.nth = now, 0
 		x.Opened = c.opened
 		x.Reconnected = c.closed && !c.Fresh
-		if err := c.open(); err != nil {
+		if err := c.open(now); err != nil {
 			c.hangUp()
 			return x, err
 		}
-		c.nth = 0
 	}
 	c.nth++
 	x.Nth, x.Opened = c.nth, c.opened
-	if now := time.Now(); c.nth == 1 || c.deadline.Sub(now) < Patience { // setting it costs something
-		c.deadline = now.Add(2 * Patience)
-		if err := c.conn.SetDeadline(c.deadline); err != nil {
-			return x, err
-		}
+	if _, err := c.conn.Write(c.request); err != nil {
+		c.hangUp()
+		return x, fmt.Errorf("send the request: %w", err)
 	}
-	keep := false
-	_, err := c.conn.Write(c.request)
+	a, keep, err := c.receive()
 	if err != nil {
-		err = fmt.Errorf("send the request: %w", err)
-	} else if keep, err = c.receive(); err != nil {
-		err = fmt.Errorf("receive the answer: %w", err)
+		c.hangUp()
+		return x, fmt.Errorf("receive the answer: %w", err)
 	}
-	if err != nil || !keep {
+	if !keep || c.Fresh {
 		c.hangUp()
 	}
-	x.Answer = c.last
-	return x, err
+	x.Status, x.Answer = a.status, a.body
+	return x, checkStatus(a.status, a.body)
 }
 
-func (c *rawClient) open() error {
+// extend moves the deadline of the connection, now and then: that costs something.
+func (c *rawClient) extend(now time.Time) error {
+	if c.deadline.Sub(now) >= Patience {
+		return nil
+	}
+	c.deadline = now.Add(2 * Patience)
+	return c.socket.SetDeadline(c.deadline)
+}
+
+func (c *rawClient) open(now time.Time) error {
 	conn, err := c.dial(context.Background(), c.addr)
 	if err != nil {
 		return err
 	}
-	c.conn = conn
-	c.socket, err = conn.(syscall.Conn).SyscallConn()
-	if err != nil {
+	c.socket = &socket{Conn: conn}
+	c.conn = c.socket
+	if c.socket.raw, err = conn.(syscall.Conn).SyscallConn(); err != nil {
+		return err
+	}
+	c.deadline = time.Time{}
+	if err := c.extend(now); err != nil {
 		return err
 	}
 	if c.config != nil {
-		encrypted := tls.Client(conn, c.config)
+		encrypted := tls.Client(c.socket, c.config)
 		c.conn = encrypted
-		if err := conn.SetDeadline(time.Now().Add(Patience)); err != nil {
-			return err
-		}
 		if err := encrypted.Handshake(); err != nil {
-			return fmt.Errorf("handshake: %w", err)
+			return fmt.Errorf("handshake: %w", noEOF(err))
 		}
 	}
 	if c.r == nil {
@@ -164,49 +175,78 @@ func (c *rawClient) open() error {
 	return nil
 }
 
-// hasClosed reports whether the server has ended a connection that is idle. Without TLS
-// something to read is no better: nothing was asked.
-func hasClosed(socket syscall.RawConn, plain bool) bool {
-	ended := false
-	err := socket.Read(func(fd uintptr) bool {
-		var b [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		switch {
-		case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EINTR):
-		case err != nil, n == 0:
-			ended = true
-		default:
-			ended = plain
-		}
+// hasClosed reports whether the server has ended the connection, which is idle. With
+// something to read it is no better: nothing was asked.
+func (c *rawClient) hasClosed(now time.Time) bool {
+	if err := c.extend(now); err != nil {
 		return true
-	})
-	return err != nil || ended
+	}
+	c.socket.only = true
+	_, err := c.r.Peek(1)
+	c.socket.only = false
+	return !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// socket can be asked for only what has come.
+type socket struct {
+	net.Conn
+	raw  syscall.RawConn
+	only bool
+}
+
+func (s *socket) Read(b []byte) (n int, err error) {
+	if !s.only {
+		return s.Conn.Read(b)
+	}
+	if rawErr := s.raw.Read(func(fd uintptr) bool {
+		n, err = syscall.Read(int(fd), b)
+		return true
+	}); rawErr != nil {
+		return 0, rawErr
+	}
+	switch {
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EINTR):
+		return 0, os.ErrDeadlineExceeded // after which TLS can be read again
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// answer is what the server says.
+type answer struct {
+	status int
+	body   string
 }
 
 // receive reads one answer, and reports whether the connection may be used again.
-func (c *rawClient) receive() (keep bool, err error) {
+func (c *rawClient) receive() (a answer, keep bool, err error) {
 	if keep, length, ok := c.receiveHead(); ok {
 		body, err := c.r.Peek(length)
 		if err != nil {
-			return false, fmt.Errorf("after %d bytes of the body: %w", len(body), noEOF(err))
+			return a, false, fmt.Errorf("after %d bytes of the body: %w", len(body), noEOF(err))
 		}
 		if string(body) != c.last { // which does not allocate
 			c.last = string(body)
 		}
 		_, err = c.r.Discard(length)
-		return keep, err
+		return answer{http.StatusOK, c.last}, keep, err
 	}
 	resp, err := http.ReadResponse(c.r, &http.Request{Method: c.method()})
+	for err == nil && resp.StatusCode < 200 && resp.StatusCode != http.StatusSwitchingProtocols { // the answer is still to come
+		resp, err = http.ReadResponse(c.r, &http.Request{Method: c.method()})
+	}
 	if err != nil {
-		return false, noEOF(err)
+		return a, false, noEOF(err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return false, fmt.Errorf("after %d bytes of the body: %w", len(b), noEOF(err))
+		return a, false, fmt.Errorf("after %d bytes of the body: %w", len(b), noEOF(err))
 	}
-	c.last = string(b)
-	return !resp.Close, checkStatus(resp.StatusCode, b)
+	return answer{resp.StatusCode, string(b)}, !resp.Close, nil
 }
 
 // noEOF makes an end that comes too early no end.

@@ -4,6 +4,7 @@ package gracetest
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +22,8 @@ type Report struct {
 	// Losses are the requests that were lost and should not have been, in order of
 	// time.
 	Losses []Loss
-	// Answers counts the answers.
+	// Answers counts the answers: by their first 100 bytes, and a thousand different
+	// ones for each client. The rest is counted together as "(other answers)".
 	Answers map[string]int
 	// Samples are all requests, in order of time.
 	Samples []Sample
@@ -54,7 +56,8 @@ func Latency(samples []Sample, part float64) time.Duration {
 		return 0
 	}
 	slices.Sort(took)
-	return took[min(int(part*float64(len(took))), len(took)-1)]
+	n := int(math.Ceil(part * float64(len(took))))
+	return took[min(max(n, 1), len(took))-1]
 }
 
 // String is a summary, in one paragraph.

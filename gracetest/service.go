@@ -38,6 +38,7 @@ type Service struct {
 	group   int // the process group, if the service has one of its own
 	journal *journal
 	ended   chan struct{} // closed at the end of standard output
+	written chan struct{} // closed when all that is recorded has ended
 	left    chan struct{} // closed when the first process has exited
 
 	mu    sync.Mutex
@@ -83,6 +84,7 @@ func Launch(t TB, program string, command func(*Service) *exec.Cmd) *Service {
 		dir:           t.TempDir(),
 		journal:       newJournal(),
 		ended:         make(chan struct{}),
+		written:       make(chan struct{}),
 		left:          make(chan struct{}),
 		known:         make(map[process]bool),
 	}
@@ -123,8 +125,12 @@ func Launch(t TB, program string, command func(*Service) *exec.Cmd) *Service {
 	for _, w := range theirs {
 		w.Close()
 	}
+	go func() {
+		defer close(s.written)
+		readers.Wait()
+	}()
 	if err != nil {
-		t.Fatalf("start the service: %v", err)
+		t.Fatalf("start %s: %v", program, err)
 	}
 	s.main = cmd.Process.Pid
 	if cmd.SysProcAttr != nil && cmd.SysProcAttr.Setpgid {
@@ -140,9 +146,9 @@ func Launch(t TB, program string, command func(*Service) *exec.Cmd) *Service {
 		s.kill()
 		<-s.left
 		for _, r := range ours { // somebody else may hold the other end
-			_ = r.SetReadDeadline(time.Now().Add(5 * time.Second))
+			_ = r.SetReadDeadline(time.Now().Add(strangers))
 		}
-		readers.Wait()
+		<-s.written
 		s.finish()
 	})
 	return s
@@ -215,7 +221,7 @@ func (s *Service) WaitLine(n int, what string, match func(Line) bool) Line {
 		}
 		select {
 		case <-changed:
-		case <-s.ended:
+		case <-s.written:
 			if lines, _ := s.journal.all(); n >= len(lines) {
 				s.t.Fatalf("all processes have gone; waited for %s", what)
 			}
@@ -242,14 +248,16 @@ func (s *Service) WaitAnswer(c Client) string {
 }
 
 // PID is the process that signals are for: the first one, or what the last restart has
-// left.
+// left, or what [Service.SetPID] says.
 func (s *Service) PID() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.main
 }
 
-func (s *Service) setPID(pid int) {
+// SetPID says that the process pid serves now. It is for tests that restart the service
+// by a signal of their own.
+func (s *Service) SetPID(pid int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.main = pid
@@ -357,7 +365,7 @@ func (s *Service) waitRestart(old int, before []int) (new int) {
 		new = fresh[0] // what else there is it has started
 		return true
 	})
-	s.setPID(new)
+	s.SetPID(new)
 	return new
 }
 
@@ -372,22 +380,27 @@ func (s *Service) Stop() {
 // left, that is, of one that leaves it open. It needs a cmd that does not set Stdout.
 func (s *Service) Gone() <-chan struct{} { return s.ended }
 
+// strangers is how long what was written may take to arrive when all processes have
+// gone: one that is not known as one of them may hold the other end.
+const strangers = 5 * time.Second
+
 // WaitGone waits until no process of the service is left, and what they wrote was
 // recorded.
 func (s *Service) WaitGone() {
 	s.t.Helper()
-	timeout := time.After(s.Patience)
-	for {
-		select {
-		case <-s.ended:
-			return
-		case <-timeout:
-			s.t.Fatalf("the processes %v are left", s.Processes())
-		case <-time.After(20 * time.Millisecond):
-			if len(s.Processes()) == 0 {
-				return
-			}
+	var left []int
+	gone := func() bool {
+		left = s.Processes()
+		return len(left) == 0
+	}
+	for deadline := time.Now().Add(s.Patience); !gone(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("the processes %v are left", left)
 		}
+	}
+	select {
+	case <-s.written:
+	case <-time.After(strangers):
 	}
 }
 

@@ -50,7 +50,7 @@ func TestSocketActivation(t *testing.T) {
 	a.expect("ActiveState=inactive")
 	before := inode(t, adminPath)
 
-	http, admin := testbin.HTTP("http", addr), overUnix(adminPath)
+	http, admin := testbin.HTTP("http", addr), testbin.HTTP("unix", adminPath)
 	for _, first := range []testbin.Target{http, admin} {
 		a.expect("ActiveState=inactive")
 		pid := testbin.AskPID(t, first)
@@ -111,22 +111,6 @@ func TestRestartBehindSocket(t *testing.T) {
 	load.Stop()
 }
 
-// overUnix asks over HTTP on a unix socket, on a fresh connection each time.
-func overUnix(path string) testbin.Target {
-	return func(question string) (string, error) {
-		c, err := testbin.TryDial(play.Listen{Network: "unix"}, path)
-		if err != nil {
-			return "", err
-		}
-		defer c.Close()
-		if _, err := c.Write([]byte(testbin.Request(question))); err != nil {
-			return "", err
-		}
-		reply, err := c.TryReceive()
-		return reply.Body, err
-	}
-}
-
 // activate makes systemd-socket-activate start the server, with these arguments.
 func activate(args ...string) testbin.Option {
 	return func(_ *testbin.Service, cmd *exec.Cmd) {
@@ -152,7 +136,7 @@ func TestSocketActivate(t *testing.T) {
 		{name: "tcp", args: []string{"-l", "127.0.0.1:8081", "--fdname=web"},
 			listen: play.Listen{Addr: "127.0.0.1:8081"}, target: testbin.HTTP("http", "127.0.0.1:8081")},
 		{name: "unix", args: []string{"-l", unixPath, "--fdname=local"},
-			listen: play.Listen{Network: "unix", Addr: unixPath}, target: overUnix(unixPath)},
+			listen: play.Listen{Network: "unix", Addr: unixPath}, target: testbin.HTTP("unix", unixPath)},
 		// A name too many, and a socket that nobody asks for.
 		{name: "two sockets", args: []string{"-l", "127.0.0.1:8082", "-l", "127.0.0.1:8083", "--fdname=web:more:names"},
 			listen: play.Listen{Addr: "127.0.0.1:8083"}, target: testbin.HTTP("http", "127.0.0.1:8083")},

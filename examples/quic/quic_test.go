@@ -17,12 +17,14 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/facebookgo/grace/examples/internal/service"
+	"github.com/facebookgo/grace/gracetest"
 )
 
 func start(t *testing.T, args ...string) *service.Service {
@@ -64,7 +66,7 @@ type client struct {
 func newClient(t *testing.T, addr string) *client {
 	transport := &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	t.Cleanup(func() { _ = transport.Close() })
-	return &client{http.Client{Transport: transport, Timeout: service.Patience}, "https://" + addr}
+	return &client{http.Client{Transport: transport, Timeout: gracetest.Patience}, "https://" + addr}
 }
 
 // ask makes one request, and returns who has answered.
@@ -85,9 +87,9 @@ func (c *client) ask() (pid int, err error) {
 	return strconv.Atoi(response.Header.Get("Server-PID"))
 }
 
-func (c *client) request() error {
-	_, err := c.ask()
-	return err
+func (c *client) request() (pid string, err error) {
+	n, err := c.ask()
+	return strconv.Itoa(n), err
 }
 
 // stream is a request that has not ended.
@@ -149,22 +151,22 @@ func TestRestartsWithStandby(t *testing.T) { testRestarts(t, 2, "200ms") }
 
 func testRestarts(t *testing.T, restarts int, standby string) {
 	s := start(t, "-standby", standby)
-	_, addr := s.Newest()
-	lasting := func() *service.Load {
-		var requests []func() error
+	addr := s.Addr()
+	lasting := func() *gracetest.Load {
+		var clients []gracetest.Client
 		for range 4 {
-			requests = append(requests, newClient(t, addr).request)
+			clients = append(clients, gracetest.Func("a client with a lasting connection", newClient(t, addr).request))
 		}
-		return service.NewLoad(t, requests...)
+		return gracetest.NewLoad(t, clients...)
 	}
-	fresh := func() *service.Load {
-		request := func() error {
+	fresh := func() *gracetest.Load {
+		c := gracetest.Func("a client with a fresh connection", func() (string, error) {
 			c := newClient(t, addr)
 			defer c.http.CloseIdleConnections()
 			defer c.http.Transport.(*http3.Transport).Close()
 			return c.request()
-		}
-		return service.NewLoad(t, request, request)
+		})
+		return gracetest.NewLoad(t, c, c)
 	}
 
 	requests, connections := lasting(), fresh()
@@ -173,7 +175,14 @@ func testRestarts(t *testing.T, restarts int, standby string) {
 	steadyRequests, steadyConnections := requests.Stop(), connections.Stop()
 
 	requests, connections = lasting(), fresh()
-	streams := service.NewLoad(t) // exchanges
+	var outlived []gracetest.Sample // exchanges in streams that outlived a restart, after it
+	exchange := func(do func() error) {
+		begun := time.Now()
+		if err := do(); err != nil {
+			t.Errorf("a stream that outlived a restart: %v", err)
+		}
+		outlived = append(outlived, gracetest.Sample{Took: time.Since(begun)})
+	}
 	for range restarts {
 		requests.WaitMore(200)
 		connections.WaitMore(20)
@@ -181,8 +190,8 @@ func testRestarts(t *testing.T, restarts int, standby string) {
 		for range 3 {
 			held = append(held, newStream(t, addr))
 		}
-		during := service.NewLoad(t, held[0].exchange)
-		old, new := s.Restart()
+		during := gracetest.NewLoad(t, gracetest.Func("a stream", func() (string, error) { return "", held[0].exchange() }))
+		old, new := s.Handover()
 		for range 5 {
 			if pid, err := newClient(t, addr).ask(); err != nil || pid != new {
 				t.Errorf("a new connection is answered by %d, %v, want %d", pid, err, new)
@@ -190,7 +199,7 @@ func testRestarts(t *testing.T, restarts int, standby string) {
 		}
 		for _, h := range held[1:] {
 			for range 20 {
-				streams.Do(h.exchange)
+				exchange(h.exchange)
 			}
 		}
 		during.WaitMore(20)
@@ -199,21 +208,22 @@ func testRestarts(t *testing.T, restarts int, standby string) {
 			if h.pid != old {
 				t.Errorf("a stream is with process %d, want %d", h.pid, old)
 			}
-			streams.Do(h.end)
+			exchange(h.end)
 		}
 		s.WaitPID(old, " drained ")
 	}
 	requests.WaitMore(200)
 	connections.WaitMore(20)
-	t.Logf("lasting connections, %d restarts: %s", restarts, requests.Stop().Against(steadyRequests))
-	t.Logf("fresh connections, %d restarts: %s", restarts, connections.Stop().Against(steadyConnections))
-	ended := streams.Stop()
-	t.Logf("exchanges in streams that outlived a restart, after it: %d, %d failed, median %v", ended.Requests, ended.Failures, ended.Share(0.5))
+	t.Logf("lasting connections, %d restarts: %s", restarts, service.Against(requests.Stop(), steadyRequests))
+	t.Logf("fresh connections, %d restarts: %s", restarts, service.Against(connections.Stop(), steadyConnections))
+	t.Logf("exchanges in streams that outlived a restart, after it: %d, median %v", len(outlived), gracetest.Latency(outlived, 0.5))
 	s.Stop()
 	foreign := 0
-	for _, l := range s.Lines(" done ") {
-		n, _ := strconv.Atoi(l.Value("foreign"))
-		foreign += n
+	for _, l := range s.Lines() {
+		if strings.Contains(l.Text, " done ") {
+			n, _ := strconv.Atoi(service.Value(l, "foreign"))
+			foreign += n
+		}
 	}
 	if foreign == 0 {
 		t.Error("no packet was passed on")

@@ -10,10 +10,11 @@ import (
 	"time"
 
 	"github.com/facebookgo/grace/examples/internal/service"
+	"github.com/facebookgo/grace/gracetest"
 )
 
 // asker asks with a number, once, and wants the answer to that number.
-func asker(t *testing.T, addr string) func() error {
+func asker(t *testing.T, addr string) gracetest.Client {
 	conn, err := net.Dial("udp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -21,36 +22,36 @@ func asker(t *testing.T, addr string) func() error {
 	t.Cleanup(func() { _ = conn.Close() })
 	number := 0
 	b := make([]byte, 1000)
-	return func() error {
+	return gracetest.Func("a client over UDP", func() (pid string, err error) {
 		number++
 		question := fmt.Sprint("question ", number)
 		if _, err := conn.Write([]byte(question)); err != nil {
-			return err
+			return "", err
 		}
-		if err := conn.SetReadDeadline(time.Now().Add(service.Patience)); err != nil {
-			return err
+		if err := conn.SetReadDeadline(time.Now().Add(gracetest.Patience)); err != nil {
+			return "", err
 		}
 		n, err := conn.Read(b)
 		if err != nil {
-			return fmt.Errorf("%s: %w", question, err)
+			return "", fmt.Errorf("%s: %w", question, err)
 		}
-		if _, answer, _ := strings.Cut(string(b[:n]), " "); answer != question {
-			return fmt.Errorf("%s: answer %q", question, b[:n])
+		pid, answer, _ := strings.Cut(string(b[:n]), " ")
+		if answer != question {
+			return "", fmt.Errorf("%s: answer %q", question, b[:n])
 		}
-		return nil
-	}
+		return pid, nil
+	})
 }
 
 // No question is lost over 10 restarts.
 func TestRestarts(t *testing.T) {
 	s := service.Start(t, "-addr", "127.0.0.1:0", "-standby", "50ms")
-	_, addr := s.Newest()
-	load := func() *service.Load {
-		var requests []func() error
+	load := func() *gracetest.Load {
+		var clients []gracetest.Client
 		for range 8 {
-			requests = append(requests, asker(t, addr))
+			clients = append(clients, asker(t, s.Addr()))
 		}
-		return service.NewLoad(t, requests...)
+		return gracetest.NewLoad(t, clients...)
 	}
 	steady := load()
 	steady.WaitMore(20000)
@@ -59,10 +60,9 @@ func TestRestarts(t *testing.T) {
 	restarted := load()
 	for range 10 {
 		restarted.WaitMore(1000)
-		old, _ := s.Restart()
-		s.WaitPID(old, " drained ")
+		_, new := s.Restart()
+		restarted.WaitPID(new)
 	}
-	restarted.WaitMore(1000)
-	t.Logf("10 restarts: %s", restarted.Stop().Against(without))
+	t.Logf("10 restarts: %s", service.Against(restarted.Stop(), without))
 	s.Stop()
 }

@@ -156,9 +156,20 @@ func (p *Process) Leave(heir *Child) {
 	if p.control == nil || !p.ready {
 		return
 	}
-	// That the standby is over may not have been read yet. Who closes the
-	// sockets now must know.
-	if err := p.control.send(Leaving, why...); err != nil || readable(p.control.conn) {
+	// The parent may have ended the standby. Who closes the sockets now must know.
+	if err := p.control.send(Leaving, why...); err != nil {
+		p.alone()
+	}
+	p.listen()
+}
+
+// listen notes that this process is on its own if that has come, though watchParent has
+// not got to it. mu is held.
+func (p *Process) listen() {
+	if p.control == nil || !p.ready || p.sole {
+		return
+	}
+	if words, gone := p.control.come(); gone || len(words) != 0 {
 		p.alone()
 	}
 }

@@ -71,15 +71,8 @@ func TestPassWithoutDescriptors(t *testing.T) {
 		go func() { results <- f.parent.Pass(l, server.(syscall.Conn)) }()
 	}
 	for answered := 0; answered < n; {
-		raw, err := f.child.control.conn.SyscallConn()
-		if err != nil {
-			t.Fatal(err)
-		}
 		_ = f.child.control.conn.SetReadDeadline(time.Now().Add(patience))
-		// Now it has come; to read it takes descriptors.
-		if err := raw.Read(func(uintptr) bool { return readable(f.child.control.conn) }); err != nil {
-			t.Fatal(err)
-		}
+		awaitReadable(f.child.control.conn) // to read it takes descriptors
 		restore()
 		id, positions, _ := strings.Cut(f.asked(t).Args, " ")
 		verdicts := strings.Repeat("1", len(parsePositions(positions)))

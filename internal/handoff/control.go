@@ -3,8 +3,11 @@ package handoff
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strings"
+	"sync"
 )
 
 // version is the version of the protocol that hello announces. A later one only
@@ -43,6 +46,9 @@ type control struct {
 	takes bool   // descriptors may come with a message
 	fds   []int  // those that came, in this order
 	buf   []byte // what came after the last line
+
+	mu    sync.Mutex // held while something is received
+	heard heard
 }
 
 // newControl makes a control of the descriptor fd, which it takes over.
@@ -101,11 +107,58 @@ func (c *control) message() (m Message, ok bool) {
 
 // fill waits for more. It returns false at the end of file.
 func (c *control) fill() bool {
+	awaitReadable(c.conn) // without mu
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var p [4096]byte
 	n, fds, err := receive(c.conn, p[:], c.takes)
 	c.fds = append(c.fds, fds...)
 	c.buf = append(c.buf, p[:n]...)
+	c.heard.add(p[:n])
 	return err == nil && n > 0
+}
+
+// come returns which messages Main and Leaving have come, with their arguments: also
+// those that receive has not given yet, or not even read. gone is set if the other side
+// has gone.
+//
+// If each side first says its own word and then asks, one of them at least learns what
+// the other one has said.
+func (c *control) come() (words map[string]string, gone bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.heard.clone()
+	b, gone := peek(c.conn)
+	h.add(b)
+	return h.words, gone
+}
+
+// heard is what has come of the messages that tell who is the last.
+type heard struct {
+	words map[string]string // with their arguments
+	line  []byte            // the beginning of a line whose end has not come
+}
+
+func (h *heard) clone() heard { return heard{maps.Clone(h.words), slices.Clone(h.line)} }
+
+// add notes what has come.
+func (h *heard) add(b []byte) {
+	const most = 64 // these are short
+	for len(b) != 0 {
+		text, rest, ended := bytes.Cut(b, []byte{'\n'})
+		h.line = append(h.line, text[:min(len(text), most-len(h.line))]...)
+		if !ended {
+			return
+		}
+		word, args, _ := strings.Cut(string(h.line), " ")
+		if word == Main || word == Leaving {
+			if h.words == nil {
+				h.words = make(map[string]string)
+			}
+			h.words[word] = args
+		}
+		h.line, b = h.line[:0], rest
+	}
 }
 
 func (c *control) close() {

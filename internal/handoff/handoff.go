@@ -68,6 +68,11 @@
 //
 // End of file says that the other process has gone.
 //
+// "main" and "leaving stop" may cross. So that one of the two takes itself for the last
+// that has the sockets, each side looks what has come after it has said its word: a
+// child that finds "main" is the last, and so is a parent that finds "leaving stop".
+// Where both do, the one that ends later removes the paths of unix sockets.
+//
 // # Standard error
 //
 // A parent that somebody has asked for the last words of its child makes a pipe,
@@ -138,7 +143,7 @@ type Process struct {
 	active []*Socket       // what is passed on
 	byConn map[any]*Socket // those of active whose conn can be a key
 	pruned int             // len(active) when closed sockets were last removed
-	paths  []*Socket       // unixgram sockets that End may have to remove
+	paths  []*Socket       // whose paths End may have to remove
 	unused []net.UnixAddr  // of sockets that nobody has asked for
 
 	control *control      // to the parent; nil if there is none
@@ -289,6 +294,7 @@ func (p *Process) alone() {
 func (p *Process) LastHolder(l any) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.listen()
 	if s := p.find(l); s != nil {
 		return p.last(s)
 	}

@@ -258,11 +258,37 @@ func (c *Child) TellStandby() {
 
 // TellMain says to the child that the standby is over. Messages are not expected
 // any more.
+//
+// A child that was told to stop before it could know that may close the sockets as the
+// last that has them, or as one of two. Then this process takes itself for the last,
+// too.
 func (c *Child) TellMain() {
 	c.Ignore()
-	if c.control != nil {
-		_ = c.control.send(Main)
+	if c.control == nil {
+		return
 	}
+	_ = c.control.send(Main)
+	if !c.Stops() {
+		return // it knows, if it asks after it has said that it stops
+	}
+	c.parent.mu.Lock()
+	if c.holds {
+		for _, s := range c.held {
+			c.parent.cross(s)
+		}
+	}
+	c.parent.mu.Unlock()
+	c.Release()
+}
+
+// Stops reports whether the child has said that it was told to stop, though Messages
+// may not have given it yet.
+func (c *Child) Stops() bool {
+	if c.control == nil {
+		return false
+	}
+	words, _ := c.control.come()
+	return words[Leaving] == LeavingStop
 }
 
 // Ignore lets messages of the child be dropped from now on.

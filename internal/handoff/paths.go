@@ -19,6 +19,7 @@ type unlinker interface{ SetUnlinkOnClose(bool) }
 // socket: the last one.
 func (p *Process) Close(l net.Listener) error {
 	p.mu.Lock()
+	p.listen()
 	if s := p.find(l); s != nil {
 		p.setUnlink(s)
 		s.closed = true
@@ -39,7 +40,7 @@ func (p *Process) setUnlink(sockets ...*Socket) {
 			continue
 		}
 		if isOpen(s.conn) {
-			u.SetUnlinkOnClose(!s.Foreign && p.last(s))
+			u.SetUnlinkOnClose(!s.Foreign && !s.crossed && p.last(s))
 		}
 	}
 }
@@ -70,13 +71,33 @@ func (p *Process) absolute(path string) string {
 	return filepath.Join(p.dir, path)
 }
 
-// End removes the paths of unixgram sockets if this process was the last that had
-// them. Package net removes only those of listeners.
+// cross notes that a child may close s as the last that has it, or as one of two. Then
+// End removes the path, and not Close. mu is held.
+func (p *Process) cross(s *Socket) {
+	s.crossed = true
+	if s.kind != kindListener || s.Foreign || !hasPath(s.addr()) {
+		return
+	}
+	path := s.addr().String()
+	for _, s.path = range []string{path, p.absolute(path)} {
+		s.path, _ = filepath.Abs(s.path)
+		if id, ok := socketAt(s.path); ok {
+			s.pathID = id
+			p.paths = append(p.paths, s)
+			return
+		}
+	}
+}
+
+// End removes the paths that Close has left to it, if this process was the last that
+// had the sockets: those of unixgram sockets, since package net removes only those of
+// listeners, and of sockets that are crossed.
 func (p *Process) End() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.listen()
 	for _, s := range p.paths {
-		if p.last(s) && s.atPath() && (isOpen(s.conn) || abandoned(net.UnixAddr{Net: "unixgram", Name: s.path})) {
+		if p.last(s) && s.atPath() && (isOpen(s.conn) && !s.crossed || abandoned(net.UnixAddr{Net: s.addr().Network(), Name: s.path})) {
 			_ = os.Remove(s.path)
 		}
 	}

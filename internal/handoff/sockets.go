@@ -44,11 +44,12 @@ type Socket struct {
 	Foreign bool   // not made by this family of processes: its path is never removed
 
 	kind    kind
-	path    string              // of a unixgram socket, which nobody but Process.End removes
-	pathID  fileID              // what was at path when the socket was made
+	path    string              // which nobody but Process.End removes: of a unixgram socket, or of one that is crossed
+	pathID  fileID              // what was at path when the socket was made, or crossed
 	made    bool                // made by this process: no parent has it
 	listed  bool                // belongs to Process.Inherit
 	holders int                 // children alive that may serve it
+	crossed bool                // a child that has it may be the last that does, or this process
 	closed  bool                // by Process.Close
 	take    func(net.Conn) bool // of TakeConns; nil if there is none
 	state   func() string       // of SetState; nil if there is none

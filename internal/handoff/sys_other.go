@@ -38,7 +38,8 @@ func dup(syscall.Conn) (int, error)                   { return -1, errNoHandover
 func closeFD(int)                                     {}
 func setNonblock(syscall.Conn) bool                   { return false }
 func interruptThreads()                               {}
-func readable(*net.UnixConn) bool                     { return false }
+func awaitReadable(*net.UnixConn)                     {}
+func peek(*net.UnixConn) ([]byte, bool)               { return nil, false }
 func enter(string) error                              { return nil }
 func socketpair() (int, int, error)                   { return -1, -1, errNoHandover }
 func controlConn(int) (*net.UnixConn, error)          { return nil, errNoHandover }

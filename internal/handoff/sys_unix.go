@@ -238,17 +238,37 @@ func enter(dir string) error {
 	return err
 }
 
-// readable reports whether something was sent to c, or its other end is closed.
-func readable(c *net.UnixConn) bool {
+// awaitReadable waits until something was sent to c, or there is nothing to wait for.
+func awaitReadable(c *net.UnixConn) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return false
+		return
 	}
-	n := 0
-	err = raw.Control(func(fd uintptr) {
-		n, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	_ = raw.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 || err != nil && err != unix.EINTR
 	})
-	return err == nil && n > 0
+}
+
+// peek returns what was sent to c, and leaves it there: the first that comes with
+// descriptors is the last that it sees. gone is set if the other end is closed.
+func peek(c *net.UnixConn) (b []byte, gone bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, true
+	}
+	b = make([]byte, 4096)
+	n := 0
+	if err := raw.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		_, _ = unix.Poll(poll, 0)
+		var peekErr error
+		n, _, peekErr = unix.Recvfrom(int(fd), b, unix.MSG_PEEK)
+		gone = poll[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0 || n == 0 && peekErr == nil
+	}); err != nil {
+		return nil, true
+	}
+	return b[:max(n, 0)], gone
 }
 
 // receive reads what has been sent to c. Descriptors that came along are

@@ -4,12 +4,10 @@ package testbin
 
 import (
 	"bufio"
-	"context"
-	"crypto/tls"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"testing"
 	"time"
@@ -20,17 +18,22 @@ import (
 // Target is a way to ask a server a question.
 type Target func(question string) (answer string, err error)
 
-// HTTP asks on a fresh connection each time. scheme is http or https.
+// HTTP asks on a fresh connection each time. scheme is http or https, or unix: then addr
+// is the path of a socket.
 func HTTP(scheme, addr string) Target {
-	client := &http.Client{Timeout: Patience, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
-	}}
-	return func(question string) (string, error) { return get(client, scheme, addr, question) }
+	return func(question string) (string, error) {
+		u := url.URL{Scheme: scheme, Host: addr, Path: "/" + question}
+		r := gracetest.Request{Fresh: true}
+		if scheme == "unix" {
+			u.Scheme, u.Host, r.Unix = "http", "localhost", addr
+		}
+		r.URL = u.String()
+		return answer(gracetest.HTTP(r))
+	}
 }
 
-// KeepAlive asks over HTTP on one connection for as long as the server keeps it,
-// and never twice.
+// KeepAlive asks for the pid over HTTP on one connection for as long as the server keeps
+// it, and never twice.
 func KeepAlive(addr string) Target {
 	target, _ := Kept(addr)
 	return target
@@ -38,38 +41,23 @@ func KeepAlive(addr string) Target {
 
 // Kept is KeepAlive, with a function that closes the connection if it is idle.
 func Kept(addr string) (target Target, hangUp func()) {
-	client := &http.Client{Timeout: Patience, Transport: &http.Transport{MaxConnsPerHost: 1}}
+	c := gracetest.HTTP(gracetest.Request{URL: "http://" + addr + "/", Method: http.MethodPost})
 	target = func(question string) (string, error) {
-		// A body that can't be read again keeps net/http from trying again.
-		req, err := http.NewRequest("POST", "http://"+addr+"/"+question, io.MultiReader())
-		if err != nil {
-			return "", err
+		if question != "" {
+			return "", fmt.Errorf("asked %q on a connection that is for the pid only", question)
 		}
-		return do(client, req)
+		return answer(c)
 	}
-	return target, client.CloseIdleConnections
+	return target, func() { _ = c.Close() }
 }
 
-func get(client *http.Client, scheme, addr, question string) (string, error) {
-	req, err := http.NewRequestWithContext(context.Background(), "GET", scheme+"://"+addr, nil)
-	if err != nil {
-		return "", err
+// answer makes a request, to which every server of the tests knows an answer.
+func answer(c gracetest.Client) (string, error) {
+	x, err := c.Do()
+	if err == nil && x.Status != http.StatusOK {
+		err = fmt.Errorf("status %d: %s", x.Status, x.Answer)
 	}
-	req.URL.Path = "/" + question
-	return do(client, req)
-}
-
-func do(client *http.Client, req *http.Request) (string, error) {
-	resp, err := client.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("status %s: %s", resp.Status, b)
-	}
-	return string(b), err
+	return x.Answer, err
 }
 
 // Lines asks a raw server on a fresh connection each time.
@@ -105,7 +93,8 @@ func Ask(t *testing.T, target Target, question string) string {
 }
 
 // SameDescriptors fails the test unless the server comes to have the descriptors
-// that it said it had before. One that is leaked does not go away.
+// that it said it had before. One that is leaked does not go away. The server can tell
+// its connections from the rest while there is load, which gracetest.Descriptors can't.
 func SameDescriptors(t *testing.T, target Target, before string) {
 	t.Helper()
 	after := Ask(t, target, "fds")

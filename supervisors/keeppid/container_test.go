@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/facebookgo/grace/gracetest"
 	"github.com/facebookgo/grace/internal/testbin"
 	"github.com/facebookgo/grace/internal/testbin/play"
 )
@@ -29,7 +30,7 @@ func TestContainer(t *testing.T) {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	killAll(t, app)
-	addr := freeAddr(t)
+	addr := gracetest.FreeAddr(t)
 	cfg := play.Config{Role: "http", Listens: []play.Listen{{Addr: addr}}}
 	deploy(t, config, cfg)
 	var log output

@@ -7,7 +7,6 @@ package keeppid_test
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,17 +32,6 @@ func look(t *testing.T, name, debian string) string {
 		t.Fatalf("%v; install the Debian package %s", err, debian)
 	}
 	return path
-}
-
-// freeAddr is an address that nothing listens on.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // status reads a field of /proc/PID/status.

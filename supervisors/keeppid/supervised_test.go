@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/facebookgo/grace/gracetest"
 	"github.com/facebookgo/grace/internal/testbin"
 	"github.com/facebookgo/grace/internal/testbin/play"
 )
@@ -107,7 +108,7 @@ func supervised(t *testing.T, dir string, cmd *exec.Cmd, log, stopped string, do
 	app, config := filepath.Join(dir, "app"), filepath.Join(dir, "config")
 	install(t, app)
 	killAll(t, app)
-	addr := freeAddr(t)
+	addr := gracetest.FreeAddr(t)
 	cfg := play.Config{Role: "http", KeepPID: true, Listens: []play.Listen{{Addr: addr}}}
 	deploy(t, config, cfg)
 	cmd.Env = append(os.Environ(), play.EnvConfig+"="+config, "GORACE=atexit_sleep_ms=0")
