@@ -7,6 +7,7 @@ replace github.com/facebookgo/grace => ../
 require (
 	github.com/facebookgo/grace v0.0.0-00010101000000-000000000000
 	github.com/quic-go/quic-go v0.65.0
+	google.golang.org/grpc v1.80.0
 )
 
 require (
@@ -16,4 +17,6 @@ require (
 	golang.org/x/net v0.56.0 // indirect
 	golang.org/x/sys v0.47.0 // indirect
 	golang.org/x/text v0.40.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260120221211-b8f7ae30c516 // indirect
+	google.golang.org/protobuf v1.36.11 // indirect
 )
