@@ -6,11 +6,11 @@
 //	go build -o app ./nginx                          # in examples/
 //	mkdir -p run && cp nginx/nginx.conf run
 //	./app &                                          # logs its pid
-//	nginx -p run -c nginx.conf
+//	nginx -p run -c nginx.conf -e nginx.log
 //	curl http://127.0.0.1:8089/
 //	kill -USR2 PID
 //	curl http://127.0.0.1:8089/                      # another process, the same connection
-//	nginx -p run -c nginx.conf -s quit
+//	nginx -p run -c nginx.conf -e nginx.log -s quit
 package main
 
 import (

@@ -4,10 +4,10 @@
 //	go build -o app ./unix                           # in examples/
 //	mkdir -p run && cp unix/nginx.conf run
 //	./app -socket /tmp/app.socket &                  # logs its pid
-//	nginx -p run -c nginx.conf
+//	nginx -p run -c nginx.conf -e nginx.log
 //	curl http://127.0.0.1:8088/
 //	kill -USR2 PID
-//	nginx -p run -c nginx.conf -s quit
+//	nginx -p run -c nginx.conf -e nginx.log -s quit
 //
 // nginx must be allowed to write to the socket, which the umask of the first process
 // decides, or the unit of a systemd socket.
