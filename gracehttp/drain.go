@@ -53,6 +53,7 @@ func (a *app) Drain() error {
 	a.handOver()
 	a.tracker.wait(a.idleGrace)
 	a.settle()
+	a.each(func(s *server) { s.handed.finish() })
 	if n := a.tracker.moved.Load(); n > 0 {
 		log.Info("idle connections were handed over", "connections", n)
 	}

@@ -22,6 +22,12 @@ import (
 // startServer is a server of an app that hands connections over.
 func startServer(t testing.TB, network string) *server {
 	t.Helper()
+	return prepareServer(t, network, func(s *http.Server) { s.Handler = http.HandlerFunc(script.Handler) })
+}
+
+// prepareServer is startServer with a server as configure makes it.
+func prepareServer(t testing.TB, network string, configure func(*http.Server)) *server {
+	t.Helper()
 	addr := "127.0.0.1:0"
 	if network == "unix" {
 		addr = filepath.Join(t.TempDir(), "s")
@@ -30,7 +36,8 @@ func startServer(t testing.TB, network string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := newApp([]*http.Server{{Handler: http.HandlerFunc(script.Handler)}})
+	a := newApp([]*http.Server{{}})
+	configure(a.servers[0].http)
 	a.handOverIdle = true
 	s := a.servers[0]
 	s.listener = accept.New(l, func(l net.Listener) error { return l.Close() })

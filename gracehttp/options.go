@@ -147,7 +147,8 @@ func WaitHijacked() option {
 //
 // What ConnState, ConnContext and http.Hijacker see is then no *net.TCPConn but a
 // type that embeds one, or embeds a *net.UnixConn. A connection that has gone to the
-// new process is closed to this one, and new to that one.
+// new process is closed to this one. It is new to that one when its next request begins;
+// until then the IdleTimeout of the server counts.
 func HandOverIdle() option {
 	return func(a *app) { a.handOverIdle = true }
 }

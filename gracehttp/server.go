@@ -1,12 +1,14 @@
 package gracehttp
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/facebookgo/grace/internal/accept"
 	"github.com/facebookgo/grace/internal/handoff"
@@ -27,6 +29,7 @@ type server struct {
 func (s *server) prepare() {
 	s.served = make(chan struct{})
 	s.handed = newHandedOver(s.listener.Addr())
+	s.handed.drop = s.app.tracker.drop
 	if s.app.shareTicketKeys && s.secure {
 		s.http.TLSConfig = shareTicketKeys(s.http.TLSConfig, s.listener.Listener)
 	}
@@ -109,19 +112,34 @@ func (s *server) serve() error {
 func (s *server) closeListener() {
 	_ = s.listener.Finish(handoff.This().LastHolder(s.listener.Listener))
 	<-s.served
-	s.handed.finish()
+	if s.app.handOverIdle {
+		s.handed.refuse() // what is kept is known, and goes on
+	} else {
+		s.handed.finish()
+	}
 }
 
 // takeConn serves a connection that the parent has handed over, and reports whether
 // it does.
 func (s *server) takeConn(c net.Conn) bool {
-	return s.handed.put(c, func() {
-		l := s.app.probed(s.handed)
-		if s.watches() {
-			l = watching{l, s}
-		}
-		_ = s.http.Serve(l) // if it fails, so does serve
-	})
+	s.app.probe(c)
+	serve := func() { _ = s.http.Serve(s.handed) } // if it fails, so does serve
+	if s.watches() {
+		c = s.wrap(c)
+	}
+	w := watchOf(c)
+	if w == nil || !w.follows {
+		return s.handed.put(c, serve)
+	}
+	if d := cmp.Or(s.http.IdleTimeout, s.http.ReadTimeout); d > 0 {
+		_ = w.setReadDeadline(time.Now().Add(d)) // as net/http does, which sets another when it reads
+	}
+	known := s.app.tracker.add(s, c)
+	if !s.handed.keep(c, serve, w.wait) {
+		s.app.tracker.forget(known)
+		return false
+	}
+	return true
 }
 
 // probed is l with the keep-alive probes of ListenConfig on what it accepts. Package
@@ -140,12 +158,20 @@ type probing struct {
 
 func (l probing) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	if tcp, ok := c.(*net.TCPConn); ok {
-		config := l.app.net.ListenConfig.KeepAliveConfig
-		if period := l.app.net.ListenConfig.KeepAlive; !config.Enable {
-			config = net.KeepAliveConfig{Enable: period > 0, Idle: period}
-		}
-		_ = tcp.SetKeepAliveConfig(config) // a connection that has ended may refuse it
-	}
+	l.app.probe(c)
 	return c, err
+}
+
+// probe sets the probes of ListenConfig, if it has any.
+func (a *app) probe(c net.Conn) {
+	listen := a.net.ListenConfig
+	tcp, ok := c.(*net.TCPConn)
+	if !ok || listen.KeepAlive == 0 && !listen.KeepAliveConfig.Enable {
+		return
+	}
+	config := listen.KeepAliveConfig
+	if !config.Enable {
+		config = net.KeepAliveConfig{Enable: listen.KeepAlive > 0, Idle: listen.KeepAlive}
+	}
+	_ = tcp.SetKeepAliveConfig(config) // a connection that has ended may refuse it
 }

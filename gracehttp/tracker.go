@@ -35,9 +35,7 @@ func (s *server) connState(next func(net.Conn, http.ConnState)) func(net.Conn, h
 	return func(conn net.Conn, state http.ConnState) {
 		var c *tracked
 		if state == http.StateNew {
-			c = &tracked{server: s, conn: conn, watch: watchOf(conn)}
-			t.conns.Store(conn, c)
-			t.open.Add(1)
+			c = t.add(s, conn)
 		} else if known, ok := t.conns.Load(conn); ok {
 			c = known.(*tracked)
 			if state == http.StateIdle && t.closing.Load() {
@@ -62,6 +60,15 @@ func (s *server) connState(next func(net.Conn, http.ConnState)) func(net.Conn, h
 	}
 }
 
+// add makes a connection known, if it is not.
+func (t *tracker) add(s *server, conn net.Conn) *tracked {
+	c, known := t.conns.LoadOrStore(conn, &tracked{server: s, conn: conn, watch: watchOf(conn)})
+	if !known {
+		t.open.Add(1)
+	}
+	return c.(*tracked)
+}
+
 func (t *tracker) forget(c *tracked) {
 	t.conns.Delete(c.conn)
 	if t.open.Add(-1) == 0 {
@@ -69,6 +76,14 @@ func (t *tracker) forget(c *tracked) {
 		case t.none <- struct{}{}:
 		default:
 		}
+	}
+}
+
+// drop closes a connection that the server does not know.
+func (t *tracker) drop(conn net.Conn) {
+	_ = conn.Close()
+	if c, known := t.conns.Load(conn); known {
+		t.forget(c.(*tracked))
 	}
 }
 

@@ -26,14 +26,19 @@ func (l watching) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	follows := l.server.app.handOverIdle && !l.server.secure
+	return l.server.wrap(c), nil
+}
+
+// wrap makes a connection one that is watched, if it can be.
+func (s *server) wrap(c net.Conn) net.Conn {
+	follows := s.app.handOverIdle && !s.secure
 	switch c := c.(type) {
 	case *net.TCPConn:
-		return &tcpConn{c, watch{socket: c, follows: follows}}, nil
+		return &tcpConn{c, watch{socket: c, follows: follows}}
 	case *net.UnixConn:
-		return &unixConn{c, watch{socket: c, follows: follows}}, nil
+		return &unixConn{c, watch{socket: c, follows: follows}}
 	}
-	return c, nil
+	return c
 }
 
 // tcpConn has all methods of a TCP connection.
@@ -123,6 +128,23 @@ func (w *watch) read(p []byte) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// wait is for a connection that the server does not know yet. It returns true when the
+// server is to read: something has come, or the other side has ended. It returns false
+// when the connection has gone, was closed, or has reached the deadline.
+func (w *watch) wait() bool {
+	raw, err := w.socket.SyscallConn()
+	if err != nil {
+		return false
+	}
+	for w.enter() {
+		err := raw.Read(readable)
+		if !w.leave(nil, err) {
+			return err == nil
+		}
+	}
+	return false
 }
 
 // enter is called before a Read. It hands the connection over if it can go, and

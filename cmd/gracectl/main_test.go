@@ -211,3 +211,38 @@ last failure 1m0s ago: new process exited
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
+
+// The commands of README.md, as they stand there but for the path of the socket.
+func TestReadme(t *testing.T) {
+	page, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, found := strings.Cut(string(page), "```sh\ngo build -o gracectl ./cmd/gracectl\n")
+	block, _, _ = strings.Cut(block, "```")
+	if !found || strings.Count(block, "\n") != 4 {
+		t.Fatalf("README.md has the commands %q after the one that builds it, want four", block)
+	}
+	bin := filepath.Dir(build(t))
+	s := testbin.Start(t, play.Config{
+		Role:          "http",
+		Listens:       []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}},
+		Standby:       time.Second,
+		ControlSocket: "control",
+	})
+	socket := filepath.Join(s.Dir(), "control")
+	testbin.Poll(t, "the control socket", func() bool {
+		_, err := os.Lstat(socket)
+		return err == nil
+	})
+	for line := range strings.Lines(block) {
+		// A restart that is asked for within the standby is refused: it waits for the end.
+		s.WaitOne()
+		command := strings.ReplaceAll(strings.TrimSpace(line), "/run/app/control", socket)
+		got := invoke(t, "sh", []string{"PATH=" + bin + ":" + os.Getenv("PATH")}, "-c", command)
+		if got.status != 0 {
+			t.Errorf("%s: status %d, %s%s", command, got.status, got.stdout, got.stderr)
+		}
+	}
+	s.WaitGone()
+}

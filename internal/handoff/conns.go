@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"slices"
@@ -44,14 +45,18 @@ func (p *Process) takeConns(c *control, args string) {
 	positions := parsePositions(list)
 	fds := c.fds[:min(len(positions), len(c.fds))]
 	c.fds = slices.Clone(c.fds[len(fds):])
-	verdicts := make([]byte, len(positions))
-	for i := range positions {
-		verdicts[i] = '0'
-		if len(fds) < len(positions) {
-			continue // which of them are missing is not known
+	verdicts := bytes.Repeat([]byte{'0'}, len(positions))
+	if len(fds) < len(positions) { // which of them are missing is not known
+		for _, fd := range fds {
+			closeFD(fd)
 		}
-		conn, err := connOf(fds[i])
-		if err != nil {
+		_ = c.send(Took, id, string(verdicts))
+		return
+	}
+	// They are made all before the first is taken: who serves them would be woken for
+	// each one.
+	for i, conn := range connsOf(fds) {
+		if conn == nil {
 			continue
 		}
 		if take := p.taker(positions[i]); take != nil && take(conn) {
@@ -60,12 +65,20 @@ func (p *Process) takeConns(c *control, args string) {
 			_ = conn.Close()
 		}
 	}
-	if len(fds) < len(positions) {
-		for _, fd := range fds {
-			closeFD(fd)
+	_ = c.send(Took, id, string(verdicts))
+}
+
+// connsOf makes connections of fds, which it takes over. What can't be made one is nil.
+func connsOf(fds []int) []net.Conn {
+	m := newMaker()
+	defer m.close()
+	conns := make([]net.Conn, len(fds))
+	for i, fd := range fds {
+		if conn, err := m.conn(fd); err == nil {
+			conns[i] = conn
 		}
 	}
-	_ = c.send(Took, id, string(verdicts))
+	return conns
 }
 
 // taker returns what takes the connections of the socket at position i.
@@ -114,10 +127,6 @@ type passed struct {
 	lead     chan struct{} // gets a value when this one sends the next message
 }
 
-// batch is how many connections go in one message. Each is a descriptor more for
-// both processes until the answer has come.
-const batch = 64
-
 // Pass hands conn, which was accepted on l, to the child, and reports whether
 // the child has taken it. The caller then closes conn; otherwise nothing has
 // changed. Once it is on its way there is no taking back: Pass waits for the
@@ -150,7 +159,7 @@ func (c *Child) Pass(l net.Listener, conn syscall.Conn) (taken bool) {
 func (c *Child) passBatch() {
 	p := &c.passer
 	p.mu.Lock()
-	n := min(batch, len(p.waiting))
+	n := min(maxRights, len(p.waiting))
 	now := p.waiting[:n]
 	p.waiting = p.waiting[n:]
 	p.mu.Unlock()
@@ -167,36 +176,64 @@ func (c *Child) passBatch() {
 
 // pass sends one message and waits for the answer.
 func (c *Child) pass(now []*passed) {
-	var sent []*passed
-	var fds []int
-	var positions []string
-	for _, req := range now {
-		fd, err := dup(req.conn)
-		if err != nil {
-			req.taken <- false
-			continue
-		}
-		sent, fds, positions = append(sent, req), append(fds, fd), append(positions, strconv.Itoa(req.position))
+	conns := make([]syscall.Conn, len(now))
+	for i, req := range now {
+		conns[i] = req.conn
 	}
-	verdicts := c.ask(positions, fds)
-	for _, fd := range fds {
-		closeFD(fd)
+	p := &c.passer
+	p.id++
+	id := strconv.Itoa(p.id)
+	var err error
+	var sent []*passed
+	withFDs(conns, func(all []int) {
+		var fds []int
+		var positions []string
+		for i, req := range now {
+			if all[i] < 0 {
+				req.taken <- false
+				continue
+			}
+			sent, fds, positions = append(sent, req), append(fds, all[i]), append(positions, strconv.Itoa(req.position))
+		}
+		if len(sent) != 0 {
+			err = sendRights(c.control.conn, fmt.Sprintf("%s %s %s\n", Take, id, strings.Join(positions, ",")), fds)
+		}
+	})
+	verdicts := ""
+	if len(sent) != 0 && err == nil {
+		verdicts = p.await(id)
 	}
 	for i, req := range sent {
 		req.taken <- i < len(verdicts) && verdicts[i] == '1'
 	}
 }
 
-func (c *Child) ask(positions []string, fds []int) (verdicts string) {
-	if len(fds) == 0 {
-		return ""
+// withFDs calls f with the descriptors of conns, none of which is closed before f
+// returns: its number may be that of another file then. One that is closed already is -1.
+func withFDs(conns []syscall.Conn, f func([]int)) {
+	fds := make([]int, len(conns))
+	var from func(int)
+	from = func(i int) {
+		if i == len(conns) {
+			f(fds)
+			return
+		}
+		fds[i] = -1
+		if raw, err := conns[i].SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) {
+				fds[i] = int(fd)
+				from(i + 1)
+			})
+		}
+		if fds[i] < 0 {
+			from(i + 1)
+		}
 	}
-	p := &c.passer
-	p.id++
-	id := strconv.Itoa(p.id)
-	if err := sendRights(c.control.conn, fmt.Sprintf("%s %s %s\n", Take, id, strings.Join(positions, ",")), fds); err != nil {
-		return ""
-	}
+	from(0)
+}
+
+// await waits for the answer to the message id.
+func (p *passer) await(id string) (verdicts string) {
 	for {
 		var m Message
 		select {

@@ -425,7 +425,7 @@ func (f *family) asked(t *testing.T) Message {
 // The child dies when connections are on their way to it.
 func TestPassAndTheChildDies(t *testing.T) {
 	f, l := script(t)
-	const n = batch + 10 // the last of them were not sent yet
+	const n = maxRights + 10 // the last of them were not sent yet
 	clients, servers := make([]net.Conn, n), make([]net.Conn, n)
 	results := make(chan bool, n)
 	for i := range n {

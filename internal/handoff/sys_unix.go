@@ -251,9 +251,6 @@ func readable(c *net.UnixConn) bool {
 	return err == nil && n > 0
 }
 
-// maxRights is how many descriptors Linux lets go with one message.
-const maxRights = 253
-
 // receive reads what has been sent to c. Descriptors that came along are
 // returned if they are wanted, and closed if not. Fewer come than were sent when
 // this process may not have so many.
