@@ -8,7 +8,7 @@
 //	./app &                                          # logs its pid
 //	nginx -p run -c nginx.conf -e nginx.log
 //	curl http://127.0.0.1:8089/
-//	kill -USR2 PID
+//	kill -USR2 PID && sleep 6                        # until the old process no longer stands by
 //	curl http://127.0.0.1:8089/                      # another process, the same connection
 //	nginx -p run -c nginx.conf -e nginx.log -s quit
 package main
