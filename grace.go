@@ -204,10 +204,15 @@ type Aborter interface {
 }
 
 // Ready reports whether this service is up and stays up: CloseParent was called,
-// and no signal has told this process to stop without a successor. It stays true
-// in a process that another one has replaced, since the service goes on. Health
+// here or in the parent, and no signal has told this process to stop without a
+// successor. So it is true in a child that accepts but is not ready yet, and stays
+// true in a process that another one has replaced: the service goes on. Health
 // checks of load balancers ask for it.
-func Ready() bool { return handoff.This().IsReady() && !shared.stopping() }
+func Ready() bool {
+	h := handoff.This()
+	_, _, parent := h.Parent()
+	return (parent || h.IsReady()) && !shared.stopping()
+}
 
 // A Service is something that listens in this process and must survive its
 // restarts. Its methods are called one at a time.

@@ -526,6 +526,21 @@ func TestStopDelay(t *testing.T) {
 	s.WaitGone()
 }
 
+// A child that accepts already says that the service is ready, although it has not
+// said so itself: it waits for somebody to ask for the second socket.
+func TestReadyDuringRestart(t *testing.T) {
+	listens := []play.Listen{{Addr: "127.0.0.1:0"}, {Addr: "127.0.0.1:0"}}
+	s := testbin.Start(t, play.Config{Role: "http", Listens: listens})
+	_, addrs := s.Newest()
+	s.Deploy(play.Config{Role: "http", Listens: listens[:1]})
+	ready := testbin.HTTP("http", addrs[0])
+	load := testbin.NewLoad(t, func(string) (string, error) { return ready("ready") })
+	old, _ := s.Restart()
+	s.WaitExit(old)
+	load.Stop()
+	s.Stop()
+}
+
 // After the delay the drain begins.
 func TestStopDelayEnds(t *testing.T) {
 	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}, StopDelay: 50 * time.Millisecond})
