@@ -72,7 +72,7 @@ func (b *bench) latency() {
 						values.add(key{sys, window + q.name}, milliseconds(gracetest.Latency(samples, q.part)))
 					}
 				}
-				b.charts.latency.add(sys, p, r.Samples)
+				b.charts.add(sys, p, r.Samples)
 			})
 		}
 	}

@@ -78,7 +78,7 @@ http {
 	s.Service = gracetest.Launch(t, program, func(s *gracetest.Service) *exec.Cmd {
 		return exec.Command("/bin/sh", "-c", `"$0" "$@" & wait`, s.Path(), "-c", config, "-e", "stderr", "-g", "daemon off;")
 	})
-	s.waitUp()
+	s.WaitAnswer(s.fresh())
 	shell := s.PID()
 	children := gracetest.Children(t, shell)
 	if len(children) != 1 {
