@@ -40,19 +40,20 @@ func cpuTimeOfChildren(t *scope) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// settledCPUTime waits until a process does nothing any more, and returns its processor
-// time then. Nothing announces that.
+// settledCPUTime waits until a process does next to nothing any more, and returns its
+// processor time then. Nothing announces that. A machine that is busy with something else may
+// never let it rest, so it does not wait for long.
 func settledCPUTime(t *scope, pid int) time.Duration {
 	t.Helper()
 	const (
 		look  = 30 * time.Millisecond
-		still = 200 * time.Microsecond // what there always is: the runtime of Go looks around
-		times = 3
+		still = 300 * time.Microsecond // what there always is: the runtime of Go looks around
+		times = 2
+		most  = 20
 	)
 	last := cpuTime(t, pid)
-	for n := 0; n < times; {
-		t.Helper()
-		time.Sleep(look)
+	for n, looks := 0, 0; n < times && looks < most; looks++ {
+		t.sleep(look)
 		now := cpuTime(t, pid)
 		if n++; now-last > still {
 			n = 0

@@ -85,7 +85,7 @@ var (
 		standby:    200 * time.Millisecond,
 		lostRounds: 1, lostRestarts: 2,
 		latencyRounds: 1, steadyFor: 200 * time.Millisecond,
-		startRounds:    6,
+		startRounds:    1,
 		listenerRounds: 1, listenerCounts: []int{1, 10},
 		steadyTurns: 1, steadyTurn: 100 * time.Millisecond,
 		idleRounds: 1, idleConns: []int{100},
@@ -216,6 +216,10 @@ func run(o options, out, progress io.Writer) (int, error) {
 	}()
 
 	if err := b.findSystems(o.peers); err != nil {
+		return 1, err
+	}
+	// Not before: what compilers and installers leave behind is not ours.
+	if err := adoptOrphans(); err != nil {
 		return 1, err
 	}
 	begun := time.Now()

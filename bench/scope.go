@@ -11,6 +11,9 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/facebookgo/grace/gracetest"
+	"golang.org/x/sys/unix"
 )
 
 // stage is where measures run: a directory for what they need, and whether somebody has
@@ -37,7 +40,38 @@ func (s *stage) do(part func(*scope)) error {
 		part(t)
 	}()
 	<-over
+	t.sweep()
 	return t.err()
+}
+
+// adoptOrphans makes processes children of this one whose parent has gone, so that none
+// is lost sight of.
+func adoptOrphans() error {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("adopt orphans: %w", err)
+	}
+	return nil
+}
+
+// sweep ends what is left of the processes that this one has started, and says so: none
+// should be.
+func (t *scope) sweep() {
+	t.ending = true
+	for {
+		children := gracetest.Children(t, os.Getpid())
+		if len(children) == 0 {
+			return
+		}
+		for _, pid := range children {
+			var status unix.WaitStatus
+			if n, err := unix.Wait4(pid, &status, unix.WNOHANG, nil); n != 0 || err != nil { // it had exited
+				continue
+			}
+			t.Errorf("process %d was left", pid)
+			_ = unix.Kill(pid, unix.SIGKILL)
+			_, _ = unix.Wait4(pid, &status, 0, nil)
+		}
+	}
 }
 
 // scope is the gracetest.TB of a part of a measure.
