@@ -61,11 +61,15 @@ type results struct {
 	fail     []string // where it could not be measured
 }
 
-// record adds a figure. A value that is not a number is one that could not be measured.
+// record adds a figure. Goals are for this library. A value that is not a number is one that
+// could not be measured.
 func (r *results) record(measure string, s *system, name string, value float64, unit string, n int, g goal) {
 	if math.IsNaN(value) || math.IsInf(value, 0) {
 		r.failed(measure, s, fmt.Errorf("%s: there is nothing to compute it from", name))
 		return
+	}
+	if !s.ours {
+		g = goal{}
 	}
 	f := figure{
 		Measure: measure, System: s.name, Name: name, Value: &value, Unit: unit, Rounds: n,

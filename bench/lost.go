@@ -60,6 +60,9 @@ func (b *bench) lost() {
 		}
 	}
 	for _, sys := range b.systems {
+		if !sys.slow {
+			b.failed(measureLost, sys, errors.New("slow requests: it is known to answer /pid, and nothing else"))
+		}
 		total := 0
 		n := restarts[sys]
 		for i, c := range classes()[:len(tolls[sys])] {

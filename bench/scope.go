@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/facebookgo/grace/gracetest"
 	"golang.org/x/sys/unix"
@@ -145,6 +146,19 @@ func (t *scope) Fatalf(format string, args ...any) {
 	t.Errorf(format, args...)
 	if !t.ending {
 		runtime.Goexit()
+	}
+}
+
+// sleep lets time pass in which something else is measured.
+func (t *scope) sleep(d time.Duration) {
+	const look = 100 * time.Millisecond // for somebody who has asked for the end
+	for end := time.Now().Add(d); ; {
+		t.Helper()
+		left := time.Until(end)
+		if left <= 0 {
+			return
+		}
+		time.Sleep(min(left, look))
 	}
 }
 

@@ -43,6 +43,7 @@ type server struct {
 	scheme string         // http if it is empty
 	master bool           // the first process stays, and replaces those that it has
 	retire syscall.Signal // ends the old process when the new one answers; 0: it ends by itself
+
 }
 
 func (s *server) url(path string) string { return cmp.Or(s.scheme, "http") + "://" + s.addr + path }
@@ -125,7 +126,7 @@ func (s *server) restart(pause time.Duration) passage {
 			p.new = pid
 			break
 		}
-		if p.answered.Sub(p.asked) > gracetest.Patience {
+		if p.answered.Sub(p.asked) > s.Patience {
 			t.Fatalf("no new process of %s answers after %v", s.system.name, s.RestartSignal)
 		}
 		t.Helper()

@@ -12,8 +12,8 @@ import (
 )
 
 // writeTable writes a table for each measure: a line for each figure, a column for each
-// system.
-func writeTable(w io.Writer, figures []figure) error {
+// system, in this order.
+func writeTable(w io.Writer, order []string, figures []figure) error {
 	var b strings.Builder
 	for len(figures) > 0 {
 		measure := figures[0].Measure
@@ -25,14 +25,14 @@ func writeTable(w io.Writer, figures []figure) error {
 				others = append(others, f)
 			}
 		}
-		writeMeasure(&b, measure, these)
+		writeMeasure(&b, measure, order, these)
 		figures = others
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func writeMeasure(b *strings.Builder, measure string, figures []figure) {
+func writeMeasure(b *strings.Builder, measure string, order []string, figures []figure) {
 	var systems, names, notes []string
 	add := func(list *[]string, value string) {
 		if !slices.Contains(*list, value) {
@@ -47,11 +47,13 @@ func writeMeasure(b *strings.Builder, measure string, figures []figure) {
 			add(&names, f.Name)
 		}
 	}
+	slices.SortStableFunc(systems, func(a, b string) int { return slices.Index(order, a) - slices.Index(order, b) })
 	rows := [][]string{append([]string{measure}, systems...)}
 	rows[0] = append(rows[0], "", "goal")
 	for _, name := range names {
 		row := make([]string, len(systems)+3)
 		row[0] = "  " + name
+		var goals []string
 		for _, f := range figures {
 			if f.Name != name || f.Failure != "" {
 				continue
@@ -59,11 +61,12 @@ func writeMeasure(b *strings.Builder, measure string, figures []figure) {
 			cell := number(*f.Value)
 			if f.Met != nil {
 				cell += map[bool]string{true: " met", false: " MISSED"}[*f.Met]
-				row[len(row)-1] = f.Goal
+				add(&goals, f.Goal)
 			}
 			row[1+slices.Index(systems, f.System)] = cell
 			row[len(row)-2] = f.Unit
 		}
+		row[len(row)-1] = strings.Join(goals, ", ")
 		rows = append(rows, row)
 	}
 	if len(names) == 0 {
