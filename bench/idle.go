@@ -31,6 +31,9 @@ import (
 
 const measureIdle = "idle"
 
+// idleSize is how many idle connections there are, and for how many rounds.
+type idleSize struct{ conns, rounds int }
+
 // passing is a way in which idle connections get from one process to the next.
 type passing struct {
 	name   string
@@ -56,13 +59,13 @@ func (b *bench) idle() {
 	)
 	// Each process has a descriptor for each connection, and some more.
 	const more = 200
-	for _, wanted := range b.plan.idleConns {
-		n := min(wanted, b.descriptors-more)
+	for _, size := range b.plan.idle {
+		n := min(size.conns, b.descriptors-more)
 		values := make(rounds[int])
 		keptOpen := 0
-		for round := range b.plan.idleRounds {
+		for round := range size.rounds {
 			for _, at := range rotate([]int{handedOver, plain, secure}, round) {
-				b.part(measureIdle, ways[at].system, round, b.plan.idleRounds, func(t *scope) {
+				b.part(measureIdle, ways[at].system, round, size.rounds, func(t *scope) {
 					none, _ := b.passIdle(t, ways[at], 0)
 					cost, answered := b.passIdle(t, ways[at], n)
 					values.add(at, microseconds(cost-none)/float64(n))
@@ -73,8 +76,8 @@ func (b *bench) idle() {
 			}
 		}
 		name := fmt.Sprintf("%d connections: ", n)
-		if n < wanted {
-			name = fmt.Sprintf("%d connections (the limit of descriptors, instead of %d): ", n, wanted)
+		if n < size.conns {
+			name = fmt.Sprintf("%d connections (the limit of descriptors, instead of %d): ", n, size.conns)
 		}
 		rounds := len(values[handedOver])
 		if rounds == 0 {

@@ -16,20 +16,19 @@ type plan struct {
 	listenerCounts           []int
 	steadyTurns              int
 	steadyTurn               time.Duration
-	idleRounds               int
-	idleConns                []int
+	idle                     []idleSize
 	growthRestarts           int
 }
 
 var (
 	full = plan{
 		standby:    time.Second,
-		lostRounds: 3, lostRestarts: 4,
+		lostRounds: 3, lostRestarts: 3,
 		latencyRounds: 5, steadyFor: 2 * time.Second,
 		startRounds:    60,
 		listenerRounds: 7, listenerCounts: []int{1, 10, 100, 1000},
 		steadyTurns: 40, steadyTurn: 400 * time.Millisecond,
-		idleRounds: 5, idleConns: []int{1000, 10000},
+		idle:           []idleSize{{1000, 9}, {10000, 3}},
 		growthRestarts: 500,
 	}
 	quick = plan{
@@ -39,7 +38,7 @@ var (
 		startRounds:    15,
 		listenerRounds: 3, listenerCounts: []int{1, 10, 100, 1000},
 		steadyTurns: 8, steadyTurn: 300 * time.Millisecond,
-		idleRounds: 2, idleConns: []int{1000},
+		idle:           []idleSize{{1000, 2}},
 		growthRestarts: 50,
 	}
 	smoke = plan{
@@ -49,7 +48,7 @@ var (
 		startRounds:    1,
 		listenerRounds: 1, listenerCounts: []int{1, 10},
 		steadyTurns: 1, steadyTurn: 100 * time.Millisecond,
-		idleRounds: 1, idleConns: []int{100},
+		idle:           []idleSize{{100, 1}},
 		growthRestarts: 10,
 	}
 )
