@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -219,7 +220,8 @@ func (c funcClient) Do() (Exchange, error) {
 
 // Paced returns a client that makes a request at each interval, however long the one
 // before has taken: one that comes late because of that is counted from when it was
-// due. The first one comes at once.
+// due. The first one comes at some moment of the first interval, so that several clients
+// do not make theirs all at once.
 func Paced(c Client, interval time.Duration) Client { return &paced{Client: c, interval: interval} }
 
 type paced struct {
@@ -233,7 +235,7 @@ func (c *paced) String() string { return fmt.Sprintf("%s every %v", c.Client, c.
 // untilDue returns how long it is until the next request is due.
 func (c *paced) untilDue() time.Duration {
 	if c.due.IsZero() {
-		c.due = time.Now()
+		c.due = time.Now().Add(rand.N(max(c.interval, 1)))
 	}
 	return time.Until(c.due)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -62,20 +63,43 @@ func pids() []int {
 	return pids
 }
 
-// marked returns the processes that have a variable in their environment, which is
-// theirs and that of all processes they start.
-func marked(variable string) []process {
-	var found []process
+// family returns the processes that have a variable in their environment, which is
+// theirs and that of what they start, those that are known, and the children of all these:
+// some servers write over their environment, to have a title in its place.
+func family(variable string, known map[process]bool) []process {
+	var found, others []stat
+	isOurs := make(map[int]bool)
 	for _, pid := range pids() {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		if err != nil || pid == os.Getpid() || !strings.Contains("\x00"+string(b)+"\x00", "\x00"+variable+"\x00") {
+		s, err := readStat(pid)
+		if err != nil || pid == os.Getpid() || s.exited() {
 			continue
 		}
-		if s, err := readStat(pid); err == nil {
-			found = append(found, s.process)
+		if known[s.process] {
+			found, isOurs[pid] = append(found, s), true
+			continue
+		}
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if strings.Contains("\x00"+string(b)+"\x00", "\x00"+variable+"\x00") {
+			found, isOurs[pid] = append(found, s), true
+		} else {
+			others = append(others, s)
 		}
 	}
-	return found
+	for more := true; more; {
+		more = false
+		others = slices.DeleteFunc(others, func(s stat) bool {
+			if !isOurs[s.parent] {
+				return false
+			}
+			found, isOurs[s.pid], more = append(found, s), true, true
+			return true
+		})
+	}
+	family := make([]process, len(found))
+	for i, s := range found {
+		family[i] = s.process
+	}
+	return family
 }
 
 // inGroup returns the processes of a process group: what there is without /proc.

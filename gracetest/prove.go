@@ -244,7 +244,7 @@ func (p *proof) follow(new int) {
 	p.t.Helper()
 	if !p.KeepsPID {
 		p.WaitExit(p.PID())
-		p.SetPID(new)
+		p.Follow(new)
 	}
 	p.restarts++
 	p.answers()

@@ -41,6 +41,8 @@ type Service struct {
 	written chan struct{} // closed when all that is recorded has ended
 	left    chan struct{} // closed when the first process has exited
 
+	started time.Time
+
 	mu    sync.Mutex
 	main  int
 	known map[process]bool // those that have not been seen to exit
@@ -121,6 +123,7 @@ func Launch(t TB, program string, command func(*Service) *exec.Cmd) *Service {
 	if cmd.Stderr == nil {
 		cmd.Stderr = record(true, nil)
 	}
+	s.started = time.Now()
 	err := cmd.Start()
 	for _, w := range theirs {
 		w.Close()
@@ -133,6 +136,9 @@ func Launch(t TB, program string, command func(*Service) *exec.Cmd) *Service {
 		t.Fatalf("start %s: %v", program, err)
 	}
 	s.main = cmd.Process.Pid
+	if first, err := readStat(s.main); err == nil { // it may not have its environment yet
+		s.known[first.process] = true
+	}
 	if cmd.SysProcAttr != nil && cmd.SysProcAttr.Setpgid {
 		s.group = s.main
 	}
@@ -255,13 +261,16 @@ func (s *Service) PID() int {
 	return s.main
 }
 
-// SetPID says that the process pid serves now. It is for tests that restart the service
-// by a signal of their own.
-func (s *Service) SetPID(pid int) {
+// Follow says that signals are for another process from now on: for a test that restarts
+// the service in a way of its own, or has started it by a wrapper.
+func (s *Service) Follow(pid int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.main = pid
 }
+
+// Started is the moment before the first process was started.
+func (s *Service) Started() time.Time { return s.started }
 
 // Processes returns the pids of all processes of the service that run, in the order in
 // which they were started.
@@ -274,7 +283,7 @@ func (s *Service) Processes() []int {
 			s.known[p] = true
 		}
 	} else {
-		for _, p := range marked(s.variable()) {
+		for _, p := range family(s.variable(), s.known) {
 			if !s.known[p] {
 				s.known[p] = true
 				s.journal.note("process %d is there", p.pid)
@@ -365,7 +374,7 @@ func (s *Service) waitRestart(old int, before []int) (new int) {
 		new = fresh[0] // what else there is it has started
 		return true
 	})
-	s.SetPID(new)
+	s.Follow(new)
 	return new
 }
 

@@ -164,7 +164,7 @@ func TestCleanup(t *testing.T) {
 		first = s.PID()
 		gracetest.Poll(tb, "two processes", func() bool { return len(s.Processes()) == 2 })
 		second = s.Processes()[1]
-		s.SetPID(second)
+		s.Follow(second)
 		if s.PID() != second {
 			tb.Errorf("PID is %d, want %d", s.PID(), second)
 		}

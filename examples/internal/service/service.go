@@ -60,7 +60,7 @@ func (s *Service) Handover() (old, new int) {
 	n := len(s.Lines())
 	s.Signal(old, syscall.SIGUSR2)
 	new, _ = strconv.Atoi(Value(s.wait(n, "the next process to serve", serving), "pid"))
-	s.SetPID(new)
+	s.Follow(new)
 	s.WaitPID(old, " draining ")
 	return old, new
 }

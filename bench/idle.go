@@ -1,0 +1,353 @@
+//go:build linux
+
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/facebookgo/grace/gracetest"
+)
+
+const measureIdle = "idle"
+
+// idleSize is how many idle connections there are, and for how many rounds.
+type idleSize struct{ conns, rounds int }
+
+// passing is a way in which idle connections get from one process to the next.
+type passing struct {
+	name   string
+	system *system
+	secure bool
+	again  bool // the clients have to connect again
+}
+
+// idle measures what one idle connection costs at a restart, in processor time of both
+// processes and the clients together: handed over, and if the clients have to connect
+// again, with and without TLS. What the same restart takes without connections is no part
+// of it.
+func (b *bench) idle() {
+	ways := []passing{
+		{"handed over", b.named(nameHandOver)[0], false, false},
+		{"connected again", b.named(nameHand)[0], false, true},
+		{"connected again with TLS", b.named(nameHand)[0], true, true},
+	}
+	const (
+		handedOver = iota
+		plain
+		secure
+	)
+	// Each process has a descriptor for each connection, and some more.
+	const more = 200
+	for _, size := range b.plan.idle {
+		n := min(size.conns, b.descriptors-more)
+		values := make(rounds[int])
+		keptOpen := 0
+		for round := range size.rounds {
+			for _, at := range rotate([]int{handedOver, plain, secure}, round) {
+				b.part(measureIdle, ways[at].system, round, size.rounds, func(t *scope) {
+					none, _ := b.passIdle(t, ways[at], 0)
+					cost, answered := b.passIdle(t, ways[at], n)
+					values.add(at, microseconds(cost-none)/float64(n))
+					if at == handedOver {
+						keptOpen += answered
+					}
+				})
+			}
+		}
+		name := fmt.Sprintf("%d connections: ", n)
+		if n < size.conns {
+			name = fmt.Sprintf("%d connections (the limit of descriptors, instead of %d): ", n, size.conns)
+		}
+		rounds := len(values[handedOver])
+		if rounds == 0 {
+			continue
+		}
+		for i, way := range ways {
+			if v := values[i]; len(v) > 0 {
+				b.record(measureIdle, way.system, name+way.name, median(v), "µs each", len(v), goal{})
+			}
+		}
+		ours := ways[handedOver].system
+		b.record(measureIdle, ours, name+"kept", 100*float64(keptOpen)/float64(n*rounds), "%", rounds, atLeast(100))
+		b.record(measureIdle, ours, name+"cheaper than connecting again", median(quotients(values[plain], values[handedOver])), "times", rounds, atLeast(3))
+		b.record(measureIdle, ours, name+"cheaper than with TLS", median(quotients(values[secure], values[handedOver])), "times", rounds, atLeast(10))
+	}
+}
+
+// passIdle restarts a server to which clients have n idle connections, and returns the
+// processor time it took, and how many connections of those that need not be opened again
+// the new process answers on.
+func (b *bench) passIdle(t *scope, way passing, n int) (cost time.Duration, answered int) {
+	// Long enough for what there is to do without connections.
+	const standby = 50 * time.Millisecond
+	c := conditions{standby: standby}
+	clients := idleClients{t: t}
+	if way.secure {
+		c.cert, c.key = b.certificate(t)
+		clients.config = &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}
+	}
+	s := way.system.start(t, c)
+	if way.secure {
+		s.scheme = "https"
+	}
+	old := s.waitUp()
+	clients.addr = s.addr
+	clients.open(n)
+	runtime.GC()
+	settledCPUTime(t, old)
+	before := settledCPUTime(t, 0) + cpuTime(t, old)
+	children := cpuTimeOfChildren(t)
+
+	p := s.restart(askPause)
+	b.losses(measureIdle, way.system, p.lost...)
+	gracetest.Poll(t, "the old process to be waited for", func() bool { return syscall.Kill(old, 0) == syscall.ESRCH })
+	if way.again {
+		clients.waitAgain()
+	}
+	cost = settledCPUTime(t, p.new) + settledCPUTime(t, 0) + cpuTimeOfChildren(t) - children - before
+	if !way.again {
+		answered = clients.ask(strconv.Itoa(p.new))
+	}
+	clients.close()
+	return cost, answered
+}
+
+// idleClients have connections on which nothing happens. If the server closes one its
+// client connects again.
+type idleClients struct {
+	t      *scope
+	addr   string
+	config *tls.Config // nil without TLS
+	again  atomic.Int64
+	run    sync.WaitGroup
+	turns  chan struct{} // how many connect at once
+
+	mu    sync.Mutex
+	conns []net.Conn
+	ended bool
+	err   error // the first one
+}
+
+func (c *idleClients) conn(i int) net.Conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conns[i]
+}
+
+// use makes a connection that of client i, and reports whether there is any use for it.
+func (c *idleClients) use(i int, conn net.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		_ = conn.Close()
+		return false
+	}
+	c.conns[i] = conn
+	return true
+}
+
+func (c *idleClients) dial() (net.Conn, error) {
+	c.turns <- struct{}{}
+	defer func() { <-c.turns }()
+	conn, err := net.DialTimeout("tcp", c.addr, gracetest.Patience)
+	if err != nil || c.config == nil {
+		return conn, err
+	}
+	encrypted := tls.Client(conn, c.config)
+	return encrypted, encrypted.Handshake()
+}
+
+// open opens the connections, and makes a request on each.
+func (c *idleClients) open(n int) {
+	const atOnce = 64
+	c.turns = make(chan struct{}, atOnce)
+	c.conns = make([]net.Conn, n)
+	c.t.Cleanup(c.close)
+	c.each(func(i int) error {
+		conn, err := c.dial()
+		if err != nil {
+			return err
+		}
+		if c.use(i, conn) {
+			_, err = askOn(conn)
+		}
+		return err
+	})
+	for i := range c.conns {
+		c.run.Add(1)
+		go func() {
+			defer c.run.Done()
+			c.keep(i)
+		}()
+	}
+}
+
+// keep waits for the end of a connection, and opens another one.
+func (c *idleClients) keep(i int) {
+	var b [1]byte
+	conn := c.conn(i)
+	_, err := conn.Read(b[:])
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) { // by us
+		return
+	}
+	_ = conn.Close()
+	conn, err = c.dial()
+	if err != nil {
+		c.note(err)
+	} else if c.use(i, conn) {
+		c.again.Add(1)
+	}
+}
+
+func (c *idleClients) note(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+	}
+}
+
+func (c *idleClients) check(what string) {
+	c.t.Helper()
+	c.mu.Lock()
+	err := c.err
+	c.mu.Unlock()
+	if err != nil {
+		c.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// each does something with all connections, some at once.
+func (c *idleClients) each(do func(i int) error) {
+	var all sync.WaitGroup
+	for i := range c.conns {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			if err := do(i); err != nil {
+				c.note(err)
+			}
+		}()
+	}
+	all.Wait()
+	c.check("use idle connections")
+}
+
+// waitAgain waits until all connections were opened again.
+func (c *idleClients) waitAgain() {
+	c.t.Helper()
+	gracetest.Poll(c.t, "all clients to connect again", func() bool {
+		c.check("connect again")
+		return c.again.Load() == int64(len(c.conns))
+	})
+}
+
+// ask makes a request on each connection, and returns how many give this answer.
+func (c *idleClients) ask(want string) int {
+	for i := range c.conns { // so that keep returns
+		_ = c.conn(i).SetReadDeadline(time.Unix(1, 0))
+	}
+	c.run.Wait()
+	var right atomic.Int64
+	c.each(func(i int) error {
+		c.turns <- struct{}{}
+		defer func() { <-c.turns }()
+		conn := c.conn(i)
+		_ = conn.SetReadDeadline(time.Now().Add(gracetest.Patience))
+		// One that was lost is counted by its absence.
+		if answer, err := askOn(conn); err == nil && answer == want {
+			right.Add(1)
+		}
+		return nil
+	})
+	return int(right.Load())
+}
+
+// close closes the connections. Since all of this runs in one process those with TLS are
+// spared their farewell.
+func (c *idleClients) close() {
+	c.mu.Lock()
+	c.ended = true
+	conns := slices.Clone(c.conns)
+	c.mu.Unlock()
+	for _, conn := range conns {
+		if conn == nil {
+			continue
+		}
+		if encrypted, ok := conn.(*tls.Conn); ok {
+			conn = encrypted.NetConn()
+		}
+		_ = conn.Close()
+	}
+	c.run.Wait()
+}
+
+// askOn asks for the pid on a connection.
+func askOn(conn net.Conn) (string, error) {
+	if _, err := io.WriteString(conn, "GET /pid HTTP/1.1\r\nHost: bench\r\n\r\n"); err != nil {
+		return "", err
+	}
+	b := make([]byte, 1024)
+	n, err := conn.Read(b) // it is short, and comes at once
+	_, body, ok := strings.Cut(string(b[:n]), "\r\n\r\n")
+	if err == nil && !ok {
+		err = fmt.Errorf("an answer of %d bytes", n)
+	}
+	return body, err
+}
+
+// certificate writes a new certificate and its key to files.
+func (b *bench) certificate(t *scope) (cert, key string) {
+	t.Helper()
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	err := func() error {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return err
+		}
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(1),
+			Subject:      pkix.Name{CommonName: "bench"},
+			NotBefore:    time.Now().Add(-time.Hour),
+			NotAfter:     time.Now().Add(24 * time.Hour),
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
+		if err != nil {
+			return err
+		}
+		private, err := x509.MarshalECPrivateKey(k)
+		if err != nil {
+			return err
+		}
+		return errors.Join(
+			os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
+			os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private}), 0o600),
+		)
+	}()
+	if err != nil {
+		t.Fatalf("make a certificate: %v", err)
+	}
+	return cert, key
+}
