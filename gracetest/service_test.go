@@ -69,6 +69,18 @@ func TestStartWithoutProgram(t *testing.T) {
 	expect(t, told, "no-such-program", "not found")
 }
 
+// The process that was started belongs to the service even while its environment does
+// not say so.
+func TestStartKnowsTheProcess(t *testing.T) {
+	s := gracetest.Launch(t, "/bin/sh", func(*gracetest.Service) *exec.Cmd {
+		return exec.Command("/usr/bin/env", "-i", "/bin/sh", "-c", "echo without; exec sleep 1000")
+	})
+	s.WaitLine(0, "the process without an environment", isLine("without"))
+	if got := s.Processes(); !slices.Equal(got, []int{s.PID()}) {
+		t.Errorf("the processes are %v, want %d", got, s.PID())
+	}
+}
+
 // What is run is a link of the service's own.
 func TestStart(t *testing.T) {
 	t.Setenv("LISTEN_FDS", "1")
