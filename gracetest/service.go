@@ -136,9 +136,6 @@ func Launch(t TB, program string, command func(*Service) *exec.Cmd) *Service {
 		t.Fatalf("start %s: %v", program, err)
 	}
 	s.main = cmd.Process.Pid
-	if first, err := readStat(s.main); err == nil { // it may not have its environment yet
-		s.known[first.process] = true
-	}
 	if cmd.SysProcAttr != nil && cmd.SysProcAttr.Setpgid {
 		s.group = s.main
 	}
