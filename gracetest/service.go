@@ -137,6 +137,9 @@ func Launch(t TB, program string, command func(*Service) *exec.Cmd) *Service {
 		s.group = s.main
 	}
 	s.journal.note("process %d was started", s.main)
+	if p, err := readStat(s.main); err == nil { // one that executes a program may have no environment for a moment
+		s.known[p.process] = true
+	}
 	go func() {
 		defer close(s.left)
 		_ = cmd.Wait() // does not wait for the pipes, which are files
