@@ -126,10 +126,10 @@ func (l *Load) run(w *worker) {
 		begun := time.Now()
 		x, err := w.client.Do()
 		ended := time.Now()
-		l.asking.RUnlock()
 		w.mu.Lock()
 		l.count(w, x, err, begun, ended)
 		w.mu.Unlock()
+		l.asking.RUnlock()
 		if err != nil && !l.rest(breath) {
 			return
 		}

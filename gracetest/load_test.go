@@ -58,7 +58,7 @@ func TestPause(t *testing.T) {
 		return "", nil
 	})
 	l := gracetest.NewLoad(t, c, c, c)
-	for range 20 {
+	for range 5 {
 		l.WaitMore(10)
 		l.Pause()
 		paused.Store(true)
