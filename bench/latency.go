@@ -50,17 +50,18 @@ func (b *bench) latency() {
 				l.WaitMore(10 * kept) // caches are warm, and connections open
 				begun := time.Now()
 				t.sleep(b.plan.steadyFor)
+				calm := time.Now() // before the harness looks for processes
 				p := passage{asked: time.Now()}
 				if !sys.keeps {
 					p = s.restart(askPause)
 					b.losses(measureLatency, sys, p.lost...)
 				}
-				t.sleep(time.Until(p.asked.Add(chartAfter)))
+				t.sleep(time.Until(p.asked.Add(b.plan.chartFor)))
 				r := l.Finish()
 				for _, loss := range r.Losses {
 					b.losses(measureLatency, sys, errors.New(loss.String()))
 				}
-				steady := between(r.Samples, begun, p.asked)
+				steady := between(r.Samples, begun, calm)
 				windows := map[string][]gracetest.Sample{"steady": steady}
 				if !sys.keeps {
 					windows["restart"] = between(r.Samples, p.asked, p.exited)

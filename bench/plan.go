@@ -11,6 +11,7 @@ type plan struct {
 	lostRounds, lostRestarts int // each round has that many restarts
 	latencyRounds            int
 	steadyFor                time.Duration // before a restart
+	chartFor                 time.Duration // after its signal
 	startRounds              int
 	listenerRounds           int
 	listenerCounts           []int
@@ -24,7 +25,7 @@ var (
 	full = plan{
 		standby:    time.Second,
 		lostRounds: 3, lostRestarts: 3,
-		latencyRounds: 5, steadyFor: 2 * time.Second,
+		latencyRounds: 5, steadyFor: 2 * time.Second, chartFor: chartAfter,
 		startRounds:    60,
 		listenerRounds: 7, listenerCounts: []int{1, 10, 100, 1000},
 		steadyTurns: 40, steadyTurn: 400 * time.Millisecond,
@@ -34,7 +35,7 @@ var (
 	quick = plan{
 		standby:    time.Second,
 		lostRounds: 1, lostRestarts: 1,
-		latencyRounds: 1, steadyFor: time.Second,
+		latencyRounds: 1, steadyFor: time.Second, chartFor: chartAfter,
 		startRounds:    15,
 		listenerRounds: 3, listenerCounts: []int{1, 10, 100, 1000},
 		steadyTurns: 8, steadyTurn: 300 * time.Millisecond,
@@ -44,7 +45,7 @@ var (
 	smoke = plan{
 		standby:    200 * time.Millisecond,
 		lostRounds: 1, lostRestarts: 2,
-		latencyRounds: 1, steadyFor: 200 * time.Millisecond,
+		latencyRounds: 1, steadyFor: 200 * time.Millisecond, chartFor: 300 * time.Millisecond,
 		startRounds:    1,
 		listenerRounds: 1, listenerCounts: []int{1, 10},
 		steadyTurns: 1, steadyTurn: 100 * time.Millisecond,

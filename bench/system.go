@@ -132,7 +132,8 @@ func (s *server) restart(pause time.Duration) passage {
 		t.Helper()
 		nap(pause)
 	}
-	if !s.system.isGo { // one that hides its environment is found only as long as its parent is there
+	// One that hides its environment is found only as long as its parent is there.
+	if !s.system.isGo && !s.master {
 		s.Processes()
 	}
 	follower := p.new
