@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"maps"
+	"net"
 	"os"
 	"slices"
 	"sync"
@@ -223,6 +224,25 @@ func (k *keeper) serve(events []unix.EpollEvent) error {
 		}
 	}
 	return err
+}
+
+// serveKept serves a connection that was kept and is counted.
+func (s *server) serveKept(c net.Conn) {
+	c = s.dress(c)
+	known := s.app.tracker.adopt(s, c)
+	if s.leaving.Load() {
+		s.ask(known)
+	}
+	if !s.handed.put(c, s.serveHanded) {
+		s.app.tracker.drop(c)
+	}
+}
+
+// adopt makes a connection known that is counted already.
+func (t *tracker) adopt(s *server, conn net.Conn) *tracked {
+	c := &tracked{server: s, conn: conn, watch: watchOf(conn)}
+	t.conns.Store(conn, c)
+	return c
 }
 
 // lacks reports whether err is one that may not come again later.

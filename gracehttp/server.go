@@ -146,18 +146,6 @@ func (s *server) takeConns(descriptors []*handoff.Descriptor) (taken []bool) {
 // serveHanded serves what was handed over. If it fails, so does serve.
 func (s *server) serveHanded() { _ = s.http.Serve(s.handed) }
 
-// serveKept serves a connection that was kept and is counted.
-func (s *server) serveKept(c net.Conn) {
-	c = s.dress(c)
-	known := s.app.tracker.adopt(s, c)
-	if s.leaving.Load() {
-		s.ask(known)
-	}
-	if !s.handed.put(c, s.serveHanded) {
-		s.app.tracker.drop(c)
-	}
-}
-
 // dress makes a connection that was handed over what one is that was accepted.
 func (s *server) dress(c net.Conn) net.Conn {
 	s.app.probe(c)

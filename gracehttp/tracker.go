@@ -69,13 +69,6 @@ func (t *tracker) add(s *server, conn net.Conn) *tracked {
 	return c.(*tracked)
 }
 
-// adopt makes a connection known that is counted already.
-func (t *tracker) adopt(s *server, conn net.Conn) *tracked {
-	c := &tracked{server: s, conn: conn, watch: watchOf(conn)}
-	t.conns.Store(conn, c)
-	return c
-}
-
 func (t *tracker) forget(c *tracked) {
 	t.conns.Delete(c.conn)
 	t.leave()
