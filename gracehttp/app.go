@@ -83,7 +83,7 @@ func (a *app) Start() {
 	for _, s := range a.servers {
 		s.prepare()
 		if !s.secure { // nobody can join in the middle of TLS
-			handoff.This().TakeConns(s.listener.Listener, s.takeConn)
+			handoff.This().TakeConns(s.listener.Listener, s.takeConns)
 		}
 		a.running.Add(1)
 		go func() {

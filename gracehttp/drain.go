@@ -3,6 +3,8 @@ package gracehttp
 import (
 	"context"
 	"os"
+	"slices"
+	"syscall"
 	"time"
 
 	"github.com/facebookgo/grace/internal/handoff"
@@ -106,18 +108,35 @@ func (a *app) forgetHeir() {
 // handOver asks each connection that can go to the child to do so as soon as no
 // request is under way on it.
 func (a *app) handOver() {
+	for _, s := range a.servers {
+		s.leaving.Store(true) // what is made of one that is kept is asked, too
+	}
 	for c := range a.tracker.all {
-		if heir := c.server.heir.Load(); heir != nil && c.watch != nil {
-			l := c.server.listener.Listener
-			c.watch.ask(func() bool {
-				taken := heir.Pass(l, c.watch.socket)
-				if taken {
-					a.tracker.moved.Add(1) // before settle can miss it
-				}
-				return taken
-			})
+		c.server.ask(c)
+	}
+	for _, s := range a.servers {
+		if heir := s.heir.Load(); heir != nil {
+			s.kept.pass(func(conns []syscall.Conn) []bool { return s.passTo(heir, conns) })
 		}
 	}
+}
+
+// ask asks one connection.
+func (s *server) ask(c *tracked) {
+	if heir := s.heir.Load(); heir != nil && c.watch != nil {
+		c.watch.ask(func() bool { return s.passTo(heir, []syscall.Conn{c.watch.socket})[0] })
+	}
+}
+
+// passTo hands connections over and reports which of them were taken.
+func (s *server) passTo(heir *handoff.Child, conns []syscall.Conn) (taken []bool) {
+	taken = heir.Pass(s.listener.Listener, conns...)
+	for _, ok := range taken {
+		if ok {
+			s.app.tracker.moved.Add(1) // before settle can miss it
+		}
+	}
+	return taken
 }
 
 // settle waits until nothing is left that Shutdown would cut, for settleTimeout at
@@ -131,7 +150,7 @@ func (a *app) settle() {
 	defer again.Stop()
 	end := time.Now().Add(a.stopTimeout)
 	moved := a.tracker.moved.Load()
-	for a.tracker.unsettled(a.idleGrace) {
+	for a.unsettled() {
 		select {
 		case <-again.C:
 			if n := a.tracker.moved.Load(); n != moved && time.Now().Before(end) {
@@ -144,6 +163,11 @@ func (a *app) settle() {
 			return
 		}
 	}
+}
+
+// unsettled reports whether settle has something to wait for.
+func (a *app) unsettled() bool {
+	return a.tracker.unsettled(a.idleGrace) || slices.ContainsFunc(a.servers, func(s *server) bool { return s.kept.passing() })
 }
 
 // shutdown closes what is idle and waits for the rest. It reports whether all

@@ -7,27 +7,34 @@ import (
 
 // handedOver is a listener for connections that another process has accepted.
 //
-// One that is watched is kept back until its next request begins. Until then it costs
-// little: a small goroutine waits, instead of one of net/http with its buffers. The
-// server would also take it for one that it has just accepted, and close it after
+// One that is watched is kept back until its next request begins: that costs less, and
+// the server would take it for one that it has just accepted, and close it after
 // ReadHeaderTimeout.
 type handedOver struct {
 	addr net.Addr
 	drop func(net.Conn) // closes one that nobody serves
+	kept closer         // what is kept back
 
 	mu      sync.Mutex
 	conns   []net.Conn
-	kept    map[net.Conn]struct{} // waited for by goroutines of keep
-	refuses bool                  // nothing more is kept
-	changed chan struct{}         // gets a value when conns or closed changes
+	changed chan struct{} // gets a value when conns or closed changes
 	closed  bool
 	served  chan struct{} // closed when serve has returned; nil before it is called
 }
+
+// closer is a keeper.
+type closer interface{ close() }
+
+// nothing is kept.
+type nothing struct{}
+
+func (nothing) close() {}
 
 func newHandedOver(addr net.Addr) *handedOver {
 	return &handedOver{
 		addr:    addr,
 		drop:    func(c net.Conn) { _ = c.Close() },
+		kept:    nothing{},
 		changed: make(chan struct{}, 1),
 	}
 }
@@ -37,7 +44,6 @@ func newHandedOver(addr net.Addr) *handedOver {
 func (l *handedOver) put(c net.Conn, serve func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.kept, c)
 	if l.closed {
 		return false
 	}
@@ -45,6 +51,16 @@ func (l *handedOver) put(c net.Conn, serve func()) bool {
 	l.start(serve)
 	l.wake()
 	return true
+}
+
+// begin starts serve as put does, and reports whether l is open.
+func (l *handedOver) begin(serve func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.start(serve)
+	}
+	return !l.closed
 }
 
 // start starts serve once. mu is held.
@@ -57,39 +73,6 @@ func (l *handedOver) start(serve func()) {
 		defer close(l.served)
 		serve()
 	}()
-}
-
-// keep does what put does, but when wait has returned true. If that returns false, c is
-// dropped. Close closes c, which must make wait return.
-func (l *handedOver) keep(c net.Conn, serve func(), wait func() bool) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed || l.refuses {
-		return false
-	}
-	if l.kept == nil {
-		l.kept = make(map[net.Conn]struct{})
-	}
-	l.kept[c] = struct{}{}
-	l.start(serve) // so that the server closes l when it is closed
-	// The connection is not forgotten before this ends, like those of net/http.
-	go func() {
-		if wait() && l.put(c, serve) {
-			return
-		}
-		l.mu.Lock()
-		delete(l.kept, c)
-		l.mu.Unlock()
-		l.drop(c)
-	}()
-	return true
-}
-
-// refuse ends keep for connections that come from now on.
-func (l *handedOver) refuse() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.refuses = true
 }
 
 // wake tells Accept to look again. mu is held.
@@ -127,17 +110,16 @@ func (l *handedOver) next() (c net.Conn, closed bool) {
 // Close closes what is kept, too.
 func (l *handedOver) Close() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.closed = true
-	for c := range l.kept {
-		_ = c.Close()
-	}
 	l.wake()
+	l.mu.Unlock()
+	l.kept.close()
 	return nil
 }
 
 // finish closes l and returns when the server knows all that was put.
 func (l *handedOver) finish() {
+	l.kept.close() // which may put more
 	_ = l.Close()
 	l.mu.Lock()
 	served := l.served

@@ -6,13 +6,15 @@ import (
 	"bytes"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/facebookgo/grace/internal/accept"
 	"github.com/facebookgo/grace/internal/handoff"
@@ -120,23 +122,28 @@ func askConn(t testing.TB, s *server, client string, settled bool, pass func(*wa
 }
 
 // hand gives a connection to another server, as one process does to another.
-func hand(t testing.TB, w *watch, to *server) bool {
-	f, err := w.socket.(interface{ File() (*os.File, error) }).File()
-	if err != nil {
-		t.Error(err)
-		return false
-	}
-	defer f.Close()
-	c, err := net.FileConn(f)
-	if err != nil {
-		t.Error(err)
-		return false
-	}
-	if !to.takeConn(c) {
+func hand(t testing.TB, c syscall.Conn, to *server) bool {
+	d := descriptorOf(t, c)
+	if !to.takeConns([]*handoff.Descriptor{d})[0] {
 		t.Error("the connection was not taken")
+		d.Close()
 		return false
 	}
 	return true
+}
+
+// descriptorOf returns a descriptor of c, which stays open.
+func descriptorOf(t testing.TB, c syscall.Conn) *handoff.Descriptor {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fd int
+	if controlErr := raw.Control(func(of uintptr) { fd, err = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0) }); controlErr != nil || err != nil {
+		t.Fatal(controlErr, err)
+	}
+	return handoff.NewDescriptor(fd)
 }
 
 // After each kind of request that is understood, a connection goes, and after no
@@ -152,7 +159,7 @@ func TestConnectionsGoAfterRequests(t *testing.T) {
 			got := play(t, from.listener.Addr(), s, func(client string) {
 				handed := make(chan bool, 10)
 				askConn(t, from, client, true, func(w *watch) bool {
-					ok := hand(t, w, to)
+					ok := hand(t, w.socket, to)
 					handed <- ok
 					return ok
 				})
@@ -193,7 +200,7 @@ func TestConnectionsDoNotGoWithinRequests(t *testing.T) {
 		for at := 1; at < len(kind(0)); at++ {
 			s := script.Split(kind, at)
 			got := play(t, from.listener.Addr(), s, func(client string) {
-				askConn(t, from, client, true, func(w *watch) bool { return hand(t, w, to) })
+				askConn(t, from, client, true, func(w *watch) bool { return hand(t, w.socket, to) })
 			})
 			if !bytes.Equal(got, want) {
 				t.Fatalf("got\n%q\nwant\n%q\nscript:\n%s", got, want, s)
@@ -212,11 +219,11 @@ func FuzzHandOver(f *testing.F) {
 	}
 	plain := startPlain(f)
 	tcp := [2]*server{startServer(f, "tcp"), startServer(f, "tcp")}
-	unix := [2]*server{startServer(f, "unix"), startServer(f, "unix")}
+	local := [2]*server{startServer(f, "unix"), startServer(f, "unix")}
 	f.Fuzz(func(t *testing.T, data []byte, onTCP, closing, refuse, settled bool) {
 		from, to := tcp[0], tcp[1]
 		if !onTCP {
-			from, to = unix[0], unix[1]
+			from, to = local[0], local[1]
 		}
 		kinds := script.Followed
 		if closing {
@@ -231,7 +238,7 @@ func FuzzHandOver(f *testing.F) {
 		s := script.New(data, kinds)
 		want := play(t, plain, s, nil)
 		got := play(t, from.listener.Addr(), s, func(client string) {
-			askConn(t, from, client, settled, func(w *watch) bool { return !refuse && hand(t, w, to) })
+			askConn(t, from, client, settled, func(w *watch) bool { return !refuse && hand(t, w.socket, to) })
 		})
 		if !bytes.Equal(got, want) {
 			t.Errorf("got\n%q\nwant\n%q\nscript:\n%s", got, want, s)

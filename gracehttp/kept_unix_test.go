@@ -10,8 +10,11 @@ import (
 	"net/http"
 	"runtime"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/facebookgo/grace/internal/handoff"
 )
 
 // states counts what ConnState of a server is told.
@@ -47,11 +50,23 @@ func heir(t *testing.T, configure func(*http.Server)) (*server, *states) {
 // taken gives s one end of a connection.
 func taken(t *testing.T, s *server) (client net.Conn) {
 	t.Helper()
-	client, conn := tcpPair(t)
-	if !s.takeConn(conn) {
+	client, ok := offered(t, s)
+	if !ok {
 		t.Fatal("not taken")
 	}
 	return client
+}
+
+// offered reports whether s takes one end of a connection. If not, that is closed.
+func offered(t *testing.T, s *server) (client net.Conn, taken bool) {
+	t.Helper()
+	client, conn := tcpPair(t)
+	d := descriptorOf(t, conn)
+	_ = conn.Close()
+	if taken = s.takeConns([]*handoff.Descriptor{d})[0]; !taken {
+		d.Close()
+	}
+	return client, taken
 }
 
 // over waits for the end of a connection.
@@ -121,10 +136,7 @@ func TestHandedOverEndsWhenKept(t *testing.T) {
 	t.Run("closed server", func(t *testing.T) {
 		s, _ := heir(t, nil)
 		_ = s.http.Close()
-		client, conn := tcpPair(t)
-		if !s.takeConn(conn) { // as the listener is not known to be closed
-			_ = conn.Close()
-		}
+		client, _ := offered(t, s) // its listener may not be known to be closed
 		over(t, client)
 		counts(t, s, 0)
 	})
@@ -134,8 +146,7 @@ func TestHandedOverEndsWhenKept(t *testing.T) {
 		go s.http.Close() // when it serves what was handed over
 		over(t, client)
 		counts(t, s, 0)
-		_, conn := tcpPair(t)
-		if s.takeConn(conn) {
+		if _, taken := offered(t, s); taken {
 			t.Error("a connection is taken after Close")
 		}
 		counts(t, s, 0)
@@ -165,30 +176,42 @@ func TestHandedOverIsServedInTime(t *testing.T) {
 // While this process drains, what is kept is answered, and goes on to the next.
 func TestKeptGoesOn(t *testing.T) {
 	s, known := heir(t, nil)
-	next, _ := heir(t, nil)
+	next, nextKnown := heir(t, nil)
 	first, second, third := taken(t, s), taken(t, s), taken(t, s)
 	s.closeListener()
-	_, conn := tcpPair(t)
-	if s.takeConn(conn) {
+	if _, taken := offered(t, s); taken {
 		t.Error("a connection is taken by a server that drains")
 	}
 	if got := request(t, first); got != "served" {
 		t.Errorf("answer %q", got)
 	}
-	askConn(t, s, second.LocalAddr().String(), false, func(w *watch) bool { return hand(t, w, next) })
+	s.kept.pass(func(conns []syscall.Conn) []bool {
+		taken := make([]bool, len(conns))
+		for i, c := range conns {
+			taken[i] = peer(t, c) == second.LocalAddr().String() && hand(t, c, next)
+		}
+		return taken
+	})
 	counts(t, s, 2)
 	counts(t, next, 1)
-	if got := request(t, second); got != "served" {
-		t.Errorf("answer %q", got)
+	for _, c := range []net.Conn{second, third} { // one that is refused stays
+		if got := request(t, c); got != "served" {
+			t.Errorf("answer %q", got)
+		}
 	}
-	if got := known.count(http.StateNew); got != 1 {
-		t.Errorf("the server was told of %d connections, want the first alone", got)
+	if got, heir := known.count(http.StateNew), nextKnown.count(http.StateNew); got != 2 || heir != 1 {
+		t.Errorf("the servers were told of %d and %d connections, want 2 and 1", got, heir)
 	}
-	// One that is refused stays.
-	refused := make(chan struct{})
-	askConn(t, s, third.LocalAddr().String(), false, func(*watch) bool { close(refused); return false })
-	soon(t, refused, "the question")
-	if got := request(t, third); got != "served" {
-		t.Errorf("answer %q", got)
+}
+
+// peer is the address of the other side of a TCP connection.
+func peer(t *testing.T, c syscall.Conn) string {
+	t.Helper()
+	conns, err := handoff.Conns([]*handoff.Descriptor{descriptorOf(t, c)})
+	if err != nil {
+		t.Error(err)
+		return ""
 	}
+	defer conns[0].Close()
+	return conns[0].RemoteAddr().String()
 }

@@ -21,8 +21,10 @@ type server struct {
 	secure   bool // over TLS; net/http gives others a TLSConfig, too
 	listener *accept.Listener
 	handed   *handedOver
+	kept     *keeper
 	served   chan struct{}                 // closed when serve has returned
 	heir     atomic.Pointer[handoff.Child] // takes the connections over; may be nil
+	leaving  atomic.Bool                   // connections are asked to go to the heir
 }
 
 // prepare puts our functions before those of the program.
@@ -30,6 +32,8 @@ func (s *server) prepare() {
 	s.served = make(chan struct{})
 	s.handed = newHandedOver(s.listener.Addr())
 	s.handed.drop = s.app.tracker.drop
+	s.kept = newKeeper(s)
+	s.handed.kept = s.kept
 	if s.app.shareTicketKeys && s.secure {
 		s.http.TLSConfig = shareTicketKeys(s.http.TLSConfig, s.listener.Listener)
 	}
@@ -113,34 +117,46 @@ func (s *server) closeListener() {
 	_ = s.listener.Finish(handoff.This().LastHolder(s.listener.Listener))
 	<-s.served
 	if s.app.handOverIdle {
-		s.handed.refuse() // what is kept is known, and goes on
+		s.kept.refuse() // what is kept is known, and goes on
 	} else {
 		s.handed.finish()
 	}
 }
 
-// takeConn serves a connection that the parent has handed over, and reports whether
-// it does.
-func (s *server) takeConn(c net.Conn) bool {
+// takeConns serves connections that the parent has handed over, and reports for each
+// whether it does.
+func (s *server) takeConns(descriptors []*handoff.Descriptor) (taken []bool) {
+	if s.app.handOverIdle && !s.secure {
+		return s.kept.keep(descriptors)
+	}
+	taken = make([]bool, len(descriptors))
+	// They are made all before the first is put: the server would be woken for each one.
+	conns, _ := handoff.Conns(descriptors)
+	for i, c := range conns {
+		if c == nil {
+			continue
+		}
+		if taken[i] = s.handed.put(s.dress(c), s.serveHanded); !taken[i] {
+			_ = c.Close()
+		}
+	}
+	return taken
+}
+
+// serveHanded serves what was handed over. If it fails, so does serve.
+func (s *server) serveHanded() { _ = s.http.Serve(s.handed) }
+
+// dress makes a connection that was handed over what one is that was accepted.
+func (s *server) dress(c net.Conn) net.Conn {
 	s.app.probe(c)
-	serve := func() { _ = s.http.Serve(s.handed) } // if it fails, so does serve
 	if s.watches() {
 		c = s.wrap(c)
 	}
-	w := watchOf(c)
-	if w == nil || !w.follows {
-		return s.handed.put(c, serve)
-	}
-	if d := cmp.Or(s.http.IdleTimeout, s.http.ReadTimeout); d > 0 {
-		_ = w.setReadDeadline(time.Now().Add(d)) // as net/http does, which sets another when it reads
-	}
-	known := s.app.tracker.add(s, c)
-	if !s.handed.keep(c, serve, w.wait) {
-		s.app.tracker.forget(known)
-		return false
-	}
-	return true
+	return c
 }
+
+// idleTimeout is how long a connection may be idle, as for net/http. 0 is for ever.
+func (s *server) idleTimeout() time.Duration { return cmp.Or(s.http.IdleTimeout, s.http.ReadTimeout) }
 
 // probed is l with the keep-alive probes of ListenConfig on what it accepts. Package
 // net sees to that for a listener that it has made, but not for an inherited one.

@@ -64,13 +64,21 @@ func (s *server) connState(next func(net.Conn, http.ConnState)) func(net.Conn, h
 func (t *tracker) add(s *server, conn net.Conn) *tracked {
 	c, known := t.conns.LoadOrStore(conn, &tracked{server: s, conn: conn, watch: watchOf(conn)})
 	if !known {
-		t.open.Add(1)
+		t.enter()
 	}
 	return c.(*tracked)
 }
 
 func (t *tracker) forget(c *tracked) {
 	t.conns.Delete(c.conn)
+	t.leave()
+}
+
+// enter counts a connection.
+func (t *tracker) enter() { t.open.Add(1) }
+
+// leave is the end of one that was counted.
+func (t *tracker) leave() {
 	if t.open.Add(-1) == 0 {
 		select {
 		case t.none <- struct{}{}:

@@ -130,23 +130,6 @@ func (w *watch) read(p []byte) (int, error) {
 	}
 }
 
-// wait is for a connection that the server does not know yet. It returns true when the
-// server is to read: something has come, or the other side has ended. It returns false
-// when the connection has gone, was closed, or has reached the deadline.
-func (w *watch) wait() bool {
-	raw, err := w.socket.SyscallConn()
-	if err != nil {
-		return false
-	}
-	for w.enter() {
-		err := raw.Read(readable)
-		if !w.leave(nil, err) {
-			return err == nil
-		}
-	}
-	return false
-}
-
 // enter is called before a Read. It hands the connection over if it can go, and
 // returns false if it has gone.
 func (w *watch) enter() bool {

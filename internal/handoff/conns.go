@@ -16,9 +16,9 @@ import (
 // child has said that it took it.
 
 // TakeConns makes take get the connections that the parent has accepted on l and
-// hands over. take must not block, and reports whether it takes the connection.
-// It must be called before Ready.
-func (p *Process) TakeConns(l net.Listener, take func(net.Conn) bool) {
+// hands over, as many at once as have come. take must not block, and reports for each
+// whether it takes it over. It must be called before Ready.
+func (p *Process) TakeConns(l net.Listener, take func([]*Descriptor) (taken []bool)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s := p.find(l); s != nil {
@@ -46,43 +46,45 @@ func (p *Process) takeConns(c *control, args string) {
 	fds := c.fds[:min(len(positions), len(c.fds))]
 	c.fds = slices.Clone(c.fds[len(fds):])
 	verdicts := bytes.Repeat([]byte{'0'}, len(positions))
-	if len(fds) < len(positions) { // which of them are missing is not known
-		for _, fd := range fds {
-			closeFD(fd)
-		}
-		_ = c.send(Took, id, string(verdicts))
-		return
+	all := make([]Descriptor, len(fds))
+	members := make(map[int][]int) // by position
+	for i, fd := range fds {
+		all[i].fd = fd
+		members[positions[i]] = append(members[positions[i]], i)
 	}
-	// They are made all before the first is taken: who serves them would be woken for
-	// each one.
-	for i, conn := range connsOf(fds) {
-		if conn == nil {
-			continue
+	if len(fds) == len(positions) { // otherwise which of them are missing is not known
+		for position, members := range members {
+			p.takeAt(position, members, all, verdicts)
 		}
-		if take := p.taker(positions[i]); take != nil && take(conn) {
-			verdicts[i] = '1'
-		} else {
-			_ = conn.Close()
+	}
+	for i := range all {
+		if verdicts[i] != '1' {
+			all[i].Close()
 		}
 	}
 	_ = c.send(Took, id, string(verdicts))
 }
 
-// connsOf makes connections of fds, which it takes over. What can't be made one is nil.
-func connsOf(fds []int) []net.Conn {
-	m := newMaker()
-	defer m.close()
-	conns := make([]net.Conn, len(fds))
-	for i, fd := range fds {
-		if conn, err := m.conn(fd); err == nil {
-			conns[i] = conn
+// takeAt offers members, which are of all, to what takes the connections of the socket at
+// position, and marks those that it takes.
+func (p *Process) takeAt(position int, members []int, all []Descriptor, verdicts []byte) {
+	take := p.taker(position)
+	if take == nil {
+		return
+	}
+	offered := make([]*Descriptor, len(members))
+	for i, member := range members {
+		offered[i] = &all[member]
+	}
+	for i, taken := range take(offered) {
+		if taken {
+			verdicts[members[i]] = '1'
 		}
 	}
-	return conns
 }
 
 // taker returns what takes the connections of the socket at position i.
-func (p *Process) taker(i int) func(net.Conn) bool {
+func (p *Process) taker(i int) func([]*Descriptor) []bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if i < 0 || i >= len(p.inherited) || p.inherited[i].socket == nil {
@@ -127,31 +129,37 @@ type passed struct {
 	lead     chan struct{} // gets a value when this one sends the next message
 }
 
-// Pass hands conn, which was accepted on l, to the child, and reports whether
-// the child has taken it. The caller then closes conn; otherwise nothing has
-// changed. Once it is on its way there is no taking back: Pass waits for the
-// answer, or for the end of the child. Calls from many goroutines go together.
-func (c *Child) Pass(l net.Listener, conn syscall.Conn) (taken bool) {
+// Pass hands conns, which were accepted on l, to the child, and reports for each whether
+// the child has taken it. The caller then closes that one; otherwise nothing has changed.
+// Once one is on its way there is no taking back: Pass waits for the answer, or for the
+// end of the child. Calls from many goroutines go together.
+func (c *Child) Pass(l net.Listener, conns ...syscall.Conn) (taken []bool) {
+	taken = make([]bool, len(conns))
 	position := c.position(l)
-	if position < 0 || c.control == nil {
-		return false
+	if position < 0 || c.control == nil || len(conns) == 0 {
+		return taken
 	}
 	p := &c.passer
-	req := &passed{conn, position, make(chan bool, 1), make(chan struct{}, 1)}
+	all := make([]*passed, len(conns))
+	for i, conn := range conns {
+		all[i] = &passed{conn, position, make(chan bool, 1), make(chan struct{}, 1)}
+	}
 	p.mu.Lock()
-	p.waiting = append(p.waiting, req)
+	p.waiting = append(p.waiting, all...)
 	if !p.sending {
 		p.sending = true
-		req.lead <- struct{}{}
+		all[0].lead <- struct{}{}
 	}
 	p.mu.Unlock()
-	select {
-	case taken := <-req.taken:
-		return taken
-	case <-req.lead:
-		c.passBatch()
-		return <-req.taken
+	for i, req := range all { // they are sent in this order
+		select {
+		case taken[i] = <-req.taken:
+		case <-req.lead:
+			c.passBatch()
+			taken[i] = <-req.taken
+		}
 	}
+	return taken
 }
 
 // passBatch passes the first that wait, of which the caller is one, and makes the

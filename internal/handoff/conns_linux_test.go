@@ -16,7 +16,7 @@ import (
 // and all is open in the parent.
 func TestTakeWithoutDescriptors(t *testing.T) {
 	f := newFamily(t, "tcp")
-	f.child.TakeConns(f.theirs[0], func(conn net.Conn) bool { t.Error("asked"); return false })
+	f.child.TakeConns(f.theirs[0], each(func(net.Conn) bool { t.Error("asked"); return false }))
 	f.child.ready = true
 	var clients, servers []net.Conn
 	for range 10 {
@@ -68,7 +68,7 @@ func TestPassWithoutDescriptors(t *testing.T) {
 	restore := noMoreDescriptors(t)
 	defer restore()
 	for _, server := range servers {
-		go func() { results <- f.parent.Pass(l, server.(syscall.Conn)) }()
+		go func() { results <- f.parent.Pass(l, server.(syscall.Conn))[0] }()
 	}
 	for answered := 0; answered < n; {
 		_ = f.child.control.conn.SetReadDeadline(time.Now().Add(patience))

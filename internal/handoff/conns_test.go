@@ -184,10 +184,27 @@ func noneLeaked(t *testing.T, before map[string]int) {
 }
 
 // into returns a function for TakeConns that takes every connection.
-func into(c chan<- net.Conn) func(net.Conn) bool {
-	return func(conn net.Conn) bool {
+func into(c chan<- net.Conn) func([]*Descriptor) []bool {
+	return each(func(conn net.Conn) bool {
 		c <- conn
 		return true
+	})
+}
+
+// each returns a function for TakeConns that makes connections and asks take for each.
+func each(take func(net.Conn) bool) func([]*Descriptor) []bool {
+	return func(descriptors []*Descriptor) []bool {
+		taken := make([]bool, len(descriptors))
+		conns, _ := Conns(descriptors)
+		for i, conn := range conns {
+			if conn == nil {
+				continue
+			}
+			if taken[i] = take(conn); !taken[i] {
+				_ = conn.Close()
+			}
+		}
+		return taken
 	}
 }
 
@@ -205,7 +222,7 @@ func TestPass(t *testing.T) {
 			t.Fatalf("listener %d: connections are not taken", i)
 		}
 		client, server := connect(t, l)
-		if !f.parent.Pass(l, server.(syscall.Conn)) {
+		if !f.parent.Pass(l, server.(syscall.Conn))[0] {
 			t.Fatalf("listener %d: not taken", i)
 		}
 		_ = server.Close() // not the connection
@@ -231,9 +248,9 @@ func TestPass(t *testing.T) {
 // A connection that the child does not want is the parent's as before.
 func TestPassRefused(t *testing.T) {
 	f := newFamily(t, "tcp", "unix", "tcp", "tcp")
-	f.child.TakeConns(f.theirs[0], func(net.Conn) bool { return false })
-	f.child.TakeConns(f.theirs[1], func(net.Conn) bool { return false })
-	f.child.TakeConns(f.theirs[3], func(net.Conn) bool { t.Error("asked about a listener that it has closed"); return true })
+	f.child.TakeConns(f.theirs[0], each(func(net.Conn) bool { return false }))
+	f.child.TakeConns(f.theirs[1], each(func(net.Conn) bool { return false }))
+	f.child.TakeConns(f.theirs[3], each(func(net.Conn) bool { t.Error("asked about a listener that it has closed"); return true }))
 	_ = f.child.Close(f.theirs[3])
 	f.run(t)
 	unknown := listen(t, "tcp", "127.0.0.1:0")
@@ -253,7 +270,7 @@ func TestPassRefused(t *testing.T) {
 			if got := f.parent.Takes(tt.l); got != tt.asked {
 				t.Errorf("Takes is %t, want %t", got, tt.asked)
 			}
-			if f.parent.Pass(tt.l, server.(syscall.Conn)) {
+			if f.parent.Pass(tt.l, server.(syscall.Conn))[0] {
 				t.Error("it is said to be taken")
 			}
 			noneLeaked(t, before)
@@ -270,12 +287,12 @@ func TestPassRefused(t *testing.T) {
 // A child that does not hold the sockets any more is given nothing.
 func TestPassToNobody(t *testing.T) {
 	f := newFamily(t, "tcp")
-	f.child.TakeConns(f.theirs[0], func(net.Conn) bool { t.Error("asked"); return true })
+	f.child.TakeConns(f.theirs[0], each(func(net.Conn) bool { t.Error("asked"); return true }))
 	l := f.ours[0]
 	client, server := connect(t, l)
 	pass := func(when string) {
 		t.Helper()
-		if f.parent.Takes(l) || f.parent.Pass(l, server.(syscall.Conn)) {
+		if f.parent.Takes(l) || f.parent.Pass(l, server.(syscall.Conn))[0] {
 			t.Errorf("%s it takes a connection", when)
 		}
 	}
@@ -298,11 +315,11 @@ func TestPassClosed(t *testing.T) {
 	l := f.ours[0]
 	_, closed := connect(t, l)
 	_ = closed.Close()
-	if f.parent.Pass(l, closed.(syscall.Conn)) {
+	if f.parent.Pass(l, closed.(syscall.Conn))[0] {
 		t.Error("a closed connection is said to be taken")
 	}
 	client, server := connect(t, l)
-	if !f.parent.Pass(l, server.(syscall.Conn)) {
+	if !f.parent.Pass(l, server.(syscall.Conn))[0] {
 		t.Fatal("not taken")
 	}
 	joined(t, client, wait(t, taken, "the connection"))
@@ -324,14 +341,14 @@ func TestPassMany(t *testing.T) {
 	}
 	count := 0 // take is called by one goroutine
 	for i, l := range f.theirs {
-		f.child.TakeConns(l, func(conn net.Conn) bool {
+		f.child.TakeConns(l, each(func(conn net.Conn) bool {
 			count++
 			if refuse[count-1] {
 				return false
 			}
 			taken <- arrived{conn, i}
 			return true
-		})
+		}))
 	}
 	f.run(t)
 	clients, servers := make([]net.Conn, n), make([]net.Conn, n)
@@ -346,7 +363,7 @@ func TestPassMany(t *testing.T) {
 		go func() {
 			defer all.Done()
 			<-start
-			results[i] = f.parent.Pass(f.ours[i%3], servers[i].(syscall.Conn))
+			results[i] = f.parent.Pass(f.ours[i%3], servers[i].(syscall.Conn))[0]
 		}()
 	}
 	close(start)
@@ -430,7 +447,7 @@ func TestPassAndTheChildDies(t *testing.T) {
 	results := make(chan bool, n)
 	for i := range n {
 		clients[i], servers[i] = connect(t, l)
-		go func() { results <- f.parent.Pass(l, servers[i].(syscall.Conn)) }()
+		go func() { results <- f.parent.Pass(l, servers[i].(syscall.Conn))[0] }()
 	}
 	if m := f.asked(t); m.Word != Take {
 		t.Fatalf("asked %q", m)
@@ -446,7 +463,7 @@ func TestPassAndTheChildDies(t *testing.T) {
 		joined(t, clients[i], servers[i])
 	}
 	// Later calls find nobody.
-	if f.parent.Pass(l, servers[0].(syscall.Conn)) {
+	if f.parent.Pass(l, servers[0].(syscall.Conn))[0] {
 		t.Error("said to be taken by a child that has died before")
 	}
 }
@@ -456,7 +473,7 @@ func TestPassAndTheChildAnswersLast(t *testing.T) {
 	f, l := script(t)
 	_, server := connect(t, l)
 	result := make(chan bool, 1)
-	go func() { result <- f.parent.Pass(l, server.(syscall.Conn)) }()
+	go func() { result <- f.parent.Pass(l, server.(syscall.Conn))[0] }()
 	id, _, _ := strings.Cut(f.asked(t).Args, " ")
 	if err := f.child.control.send(Took, id, "1"); err != nil {
 		t.Fatal(err)
@@ -475,7 +492,7 @@ func TestPassAndTheLastAnswerWaits(t *testing.T) {
 		f.parent.passer.took <- Message{Took, "1 1"}
 		close(f.parent.passer.ended)
 		_, server := connect(t, f.ours[0])
-		if !f.parent.Pass(f.ours[0], server.(syscall.Conn)) {
+		if !f.parent.Pass(f.ours[0], server.(syscall.Conn))[0] {
 			t.Fatal("a connection that was taken is said not to be")
 		}
 	}
@@ -505,7 +522,7 @@ func TestPassAndTheAnswerIsOdd(t *testing.T) {
 			f, l := script(t)
 			client, server := connect(t, l)
 			result := make(chan bool, 1)
-			go func() { result <- f.parent.Pass(l, server.(syscall.Conn)) }()
+			go func() { result <- f.parent.Pass(l, server.(syscall.Conn))[0] }()
 			m := f.asked(t)
 			id, position, _ := strings.Cut(m.Args, " ")
 			if m.Word != Take || position != "0" {
@@ -532,14 +549,14 @@ func TestPassAndTheVerdictIsShort(t *testing.T) {
 	f, l := script(t)
 	_, first := connect(t, l)
 	firstResult := make(chan bool, 1)
-	go func() { firstResult <- f.parent.Pass(l, first.(syscall.Conn)) }()
+	go func() { firstResult <- f.parent.Pass(l, first.(syscall.Conn))[0] }()
 	id, _, _ := strings.Cut(f.asked(t).Args, " ")
 	// These wait together for the end of the first.
 	const n = 3
 	results := make(chan bool, n)
 	for range n {
 		_, server := connect(t, l)
-		go func() { results <- f.parent.Pass(l, server.(syscall.Conn)) }()
+		go func() { results <- f.parent.Pass(l, server.(syscall.Conn))[0] }()
 	}
 	p := &f.parent.passer
 	for waiting := 0; waiting < n; runtime.Gosched() {

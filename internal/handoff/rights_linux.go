@@ -14,29 +14,32 @@ const maxRights = 253
 // of a file; one file for each would go through the poller of the Go runtime and be
 // collected as garbage. So there is one file, in whose place they are put in turn.
 type maker struct {
-	place *os.File // nil if there is none; blocking, so that the poller does not have it
+	place *os.File // blocking, so that the poller does not have it
+	err   error    // why there is no place
 }
 
 func newMaker() *maker {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return &maker{} // no descriptor is left
+		return &maker{err: os.NewSyscallError("socket", err)} // no descriptor is left
 	}
-	return &maker{os.NewFile(uintptr(fd), "connection")}
+	return &maker{place: os.NewFile(uintptr(fd), "connection")}
 }
 
-// conn makes a connection of fd, which it takes over. It stays open until the next
-// one is made, or close is called, even if the connection is closed.
-func (m *maker) conn(fd int) (net.Conn, error) {
-	if m.place == nil {
-		return connOf(fd)
+// conn makes a connection of d and closes d, if it does not fail. The connection stays
+// open until the next one is made, or close is called, even if it is closed.
+func (m *maker) conn(d *Descriptor) (net.Conn, error) {
+	if m.err != nil {
+		return nil, m.err
 	}
-	err := unix.Dup3(fd, int(m.place.Fd()), unix.O_CLOEXEC)
-	closeFD(fd)
-	if err != nil {
+	if err := unix.Dup3(d.fd, int(m.place.Fd()), unix.O_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("dup3", err)
 	}
-	return net.FileConn(m.place)
+	conn, err := net.FileConn(m.place)
+	if err == nil {
+		d.Close()
+	}
+	return conn, err
 }
 
 func (m *maker) close() {

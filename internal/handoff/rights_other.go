@@ -12,7 +12,11 @@ type maker struct{}
 
 func newMaker() *maker { return &maker{} }
 
-// conn makes a connection of fd, which it takes over.
-func (*maker) conn(fd int) (net.Conn, error) { return connOf(fd) }
+// conn makes a connection of d, which it takes over.
+func (*maker) conn(d *Descriptor) (net.Conn, error) {
+	fd := d.fd
+	d.fd = -1
+	return connOf(fd)
+}
 
 func (*maker) close() {}

@@ -44,17 +44,17 @@ type Socket struct {
 	Foreign bool   // not made by this family of processes: its path is never removed
 
 	kind    kind
-	path    string              // which nobody but Process.End removes: of a unixgram socket, or of one that is crossed
-	pathID  fileID              // what was at path when the socket was made, or crossed
-	made    bool                // made by this process: no parent has it
-	listed  bool                // belongs to Process.Inherit
-	holders int                 // children alive that may serve it
-	crossed bool                // a child that has it may be the last that does, or this process
-	closed  bool                // by Process.Close
-	take    func(net.Conn) bool // of TakeConns; nil if there is none
-	state   func() string       // of SetState; nil if there is none
-	passed  string              // what the parent has passed along
-	link    int                 // descriptor of the link to the parent; 0 for none
+	path    string                     // which nobody but Process.End removes: of a unixgram socket, or of one that is crossed
+	pathID  fileID                     // what was at path when the socket was made, or crossed
+	made    bool                       // made by this process: no parent has it
+	listed  bool                       // belongs to Process.Inherit
+	holders int                        // children alive that may serve it
+	crossed bool                       // a child that has it may be the last that does, or this process
+	closed  bool                       // by Process.Close
+	take    func([]*Descriptor) []bool // of TakeConns; nil if there is none
+	state   func() string              // of SetState; nil if there is none
+	passed  string                     // what the parent has passed along
+	link    int                        // descriptor of the link to the parent; 0 for none
 
 	serveLink func(net.Conn) // of OfferLink; nil if there is none
 	conn      syscall.Conn

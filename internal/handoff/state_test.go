@@ -87,7 +87,7 @@ func TestStateAndConns(t *testing.T) {
 	f.child.TakeConns(f.theirs[0], into(taken))
 	f.run(t)
 	client, server := connect(t, f.ours[0])
-	if !f.parent.Pass(f.ours[0], server.(*net.TCPConn)) {
+	if !f.parent.Pass(f.ours[0], server.(*net.TCPConn))[0] {
 		t.Fatal("not taken")
 	}
 	joined(t, client, wait(t, taken, "the connection"))
@@ -102,7 +102,7 @@ func TestStateIsNotAsked(t *testing.T) {
 	f.child.TakeConns(f.theirs[0], into(taken))
 	f.run(t)
 	client, server := connect(t, f.ours[0])
-	if !f.parent.Pass(f.ours[0], server.(*net.TCPConn)) {
+	if !f.parent.Pass(f.ours[0], server.(*net.TCPConn))[0] {
 		t.Fatal("not taken")
 	}
 	joined(t, client, wait(t, taken, "the connection"))
