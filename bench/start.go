@@ -10,9 +10,10 @@ import (
 
 const measureStart = "start"
 
-// startPause is how soon a server is asked again: precise enough, and most of the time the
-// processors are left to the servers.
-const startPause = 300 * time.Microsecond
+// startPause is how soon a server is asked again. The old process answers meanwhile, while
+// nobody does before a plain start: it must not be so soon that this keeps the processors
+// from the new one.
+const startPause = time.Millisecond
 
 // start measures how soon after the signal a new process answers, and the old one has
 // exited, without a standby and without clients. The floor is a plain start of the same
