@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -279,9 +279,8 @@ func TestKeptOtherFiles(t *testing.T) {
 
 // When no descriptor is left, a request waits until there is one.
 func TestKeptWithoutDescriptors(t *testing.T) {
-	s, _ := heir(t, nil)
 	logged := make(chan struct{}, 100)
-	s.app.process.Logger = slog.New(slog.NewTextHandler(notes(logged), nil))
+	s, _ := heir(t, func(h *http.Server) { h.ErrorLog = log.New(notes(logged), "", 0) })
 	client := taken(t, s)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

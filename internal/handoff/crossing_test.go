@@ -19,11 +19,11 @@ func crossing(t *testing.T, more string) *family {
 	t.Helper()
 	f := newFamily(t, "unix")
 	busy, release := make(chan struct{}), make(chan struct{})
-	f.child.TakeConns(f.theirs[0], func(net.Conn) bool {
+	f.child.TakeConns(f.theirs[0], each(func(net.Conn) bool {
 		close(busy)
 		<-release
 		return false
-	})
+	}))
 	f.run(t)
 	t.Cleanup(func() { close(release) })
 	client, _ := connect(t, f.ours[0])
