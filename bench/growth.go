@@ -34,7 +34,7 @@ func (b *bench) growth() {
 				if i%10 == 0 {
 					b.progress(measureGrowth, sys.name, i, n)
 				}
-				p := s.restart(askPause)
+				p := s.restart(askPause, false)
 				b.losses(measureGrowth, sys, p.lost...)
 				l.WaitPID(p.new)
 				l.WaitMore(2 * clients)

@@ -119,7 +119,7 @@ func (b *bench) passIdle(t *scope, way passing, n int) (cost time.Duration, answ
 	before := settledCPUTime(t, 0) + cpuTime(t, old)
 	children := cpuTimeOfChildren(t)
 
-	p := s.restart(askPause)
+	p := s.restart(askPause, false)
 	b.losses(measureIdle, way.system, p.lost...)
 	gracetest.Poll(t, "the old process to be waited for", func() bool { return syscall.Kill(old, 0) == syscall.ESRCH })
 	if way.again {

@@ -53,7 +53,7 @@ func (b *bench) latency() {
 				calm := time.Now() // before the harness looks for processes
 				p := passage{asked: time.Now()}
 				if !sys.keeps {
-					p = s.restart(askPause)
+					p = s.restart(askPause, false)
 					b.losses(measureLatency, sys, p.lost...)
 				}
 				t.sleep(time.Until(p.asked.Add(b.plan.chartFor)))

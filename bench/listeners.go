@@ -25,7 +25,7 @@ func (b *bench) listeners() {
 						continue
 					}
 					s.waitUp()
-					p := s.restart(startPause)
+					p := s.restart(startPause, true)
 					b.losses(measureListeners, sys, p.lost...)
 					answered.add(key{sys, n}, milliseconds(p.answered.Sub(p.asked)))
 					exited.add(key{sys, n}, milliseconds(p.exited.Sub(p.asked)))

@@ -102,7 +102,7 @@ func (b *bench) loseRequests(t *scope, sys *system) []toll {
 		if sys.keeps {
 			t.sleep(b.plan.standby)
 		} else {
-			p := s.restart(askPause)
+			p := s.restart(askPause, false)
 			tolls[fresh].lost += len(p.lost)
 			b.losses(measureLost, sys, p.lost...)
 		}

@@ -92,9 +92,17 @@ type passage struct {
 	lost     []error   // what became of requests on fresh connections meanwhile
 }
 
+// waitSays waits until one more process than have said so before says that it serves: those
+// that are written here do. The processors are theirs until then.
+func (s *server) waitSays(before int) {
+	s.t.Helper()
+	s.WaitLine(before, "a process of "+s.system.name+" to say that it serves", func(l gracetest.Line) bool { return l.Text == "serves" })
+}
+
 // restart restarts the server, asking it again and again on fresh connections, with a
-// pause between two of them.
-func (s *server) restart(pause time.Duration) passage {
+// pause between two of them: from the beginning, or if it is left alone once a new process
+// says that it serves.
+func (s *server) restart(pause time.Duration, alone bool) passage {
 	t := s.t
 	t.Helper()
 	client := s.fresh()
@@ -113,8 +121,15 @@ func (s *server) restart(pause time.Duration) passage {
 		exits = append(exits, watchExit(t, pid))
 	}
 
+	lines := len(s.Lines())
 	p.asked = time.Now()
 	s.Signal(old, s.RestartSignal)
+	switch {
+	case alone && s.system.isGo:
+		s.waitSays(lines)
+	case alone:
+		pause = time.Millisecond // not to keep the processors from the new process
+	}
 	for {
 		x, err := client.Do()
 		p.answered = time.Now()

@@ -29,7 +29,7 @@ func TestRestarts(t *testing.T) {
 					return
 				}
 				for range 3 {
-					p := s.restart(askPause)
+					p := s.restart(askPause, false)
 					if p.old == p.new || p.answered.Before(p.asked) || p.exited.Before(p.asked) || sys.ours && len(p.lost) > 0 {
 						t.Errorf("%+v, lost: %v", p, p.lost)
 					}
@@ -74,7 +74,7 @@ func TestPeer(t *testing.T) {
 				if test.works {
 					s.Patience = gracetest.Patience
 				}
-				s.restart(askPause)
+				s.restart(askPause, false)
 			})
 			if test.works && err != nil {
 				t.Error(err)
