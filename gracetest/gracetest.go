@@ -14,9 +14,9 @@
 //		s := gracetest.Start(t, exec.Command(gracetest.Build(t, "."), "-addr", addr))
 //		s.WaitAnswer(gracetest.Raw(gracetest.Request{URL: url}))
 //		report := s.Prove(gracetest.Plan{
-//			Clients:  gracetest.Mix(url),
-//			Restarts: 10,
-//			Kills:    5,
+//			Clients:     gracetest.Mix(url),
+//			Restarts:    10,
+//			Kills:       5,
 //			BadPrograms: true,
 //		})
 //		t.Log(report)

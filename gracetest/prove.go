@@ -251,18 +251,25 @@ func (p *proof) follow(new int) {
 	p.rest()
 }
 
-// kill kills a process and waits until it has gone.
+// kill kills a process that may have requests, and waits until it has gone.
 func (p *proof) kill(pid int) {
 	p.t.Helper()
 	p.mu.Lock()
 	p.kills = append(p.kills, kill{sent: time.Now()})
 	k := &p.kills[len(p.kills)-1]
 	p.mu.Unlock()
-	p.Signal(pid, syscall.SIGKILL)
-	p.WaitExit(pid)
+	p.end(pid)
 	p.mu.Lock()
 	k.gone = time.Now()
 	p.mu.Unlock()
+}
+
+// end ends a process that has no request, or whose requests kill has excused.
+func (p *proof) end(pid int) {
+	p.t.Helper()
+	p.journal.note("%v is sent to process %d", syscall.SIGKILL, pid)
+	_ = syscall.Kill(pid, syscall.SIGKILL) // it may have exited just now
+	p.WaitExit(pid)
 }
 
 // refuse asks for a restart with a program that can't serve.
@@ -284,8 +291,7 @@ func (p *proof) refuse(bad badProgram, path, good string) {
 		if len(fresh) > 0 && bad.stays {
 			p.moment(settle)
 			for _, pid := range fresh {
-				p.Signal(pid, syscall.SIGKILL)
-				p.WaitExit(pid)
+				p.end(pid)
 			}
 		}
 		if came && len(fresh) == 0 {
