@@ -147,8 +147,12 @@ func TestNoFd(t *testing.T) {
 			return err
 		}
 		ast.Inspect(f, func(n ast.Node) bool {
-			if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "Fd" {
-				t.Errorf("%v: Fd is used", set.Position(s.Pos()))
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			if s, ok := call.Fun.(*ast.SelectorExpr); ok && s.Sel.Name == "Fd" {
+				t.Errorf("%v: Fd is called", set.Position(s.Pos()))
 			}
 			return true
 		})

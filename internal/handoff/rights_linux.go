@@ -15,6 +15,7 @@ const maxRights = 253
 // collected as garbage. So there is one file, in whose place they are put in turn.
 type maker struct {
 	place *os.File // blocking, so that the poller does not have it
+	fd    int      // of place
 	err   error    // why there is no place
 }
 
@@ -23,7 +24,7 @@ func newMaker() *maker {
 	if err != nil {
 		return &maker{err: os.NewSyscallError("socket", err)} // no descriptor is left
 	}
-	return &maker{place: os.NewFile(uintptr(fd), "connection")}
+	return &maker{place: os.NewFile(uintptr(fd), "connection"), fd: fd}
 }
 
 // conn makes a connection of d and closes d, if it does not fail. The connection stays
@@ -32,7 +33,7 @@ func (m *maker) conn(d *Descriptor) (net.Conn, error) {
 	if m.err != nil {
 		return nil, m.err
 	}
-	if err := unix.Dup3(d.fd, int(m.place.Fd()), unix.O_CLOEXEC); err != nil {
+	if err := unix.Dup3(d.fd, m.fd, unix.O_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("dup3", err)
 	}
 	conn, err := net.FileConn(m.place)
