@@ -155,7 +155,7 @@ type begunKey struct{}
 
 var errDraining = errors.New("draining")
 
-// begin is called for the first packet of a connection. During the drain there are
+// begin is called for the first packet of a connection. When the drain has settled there are
 // none, except if no process follows.
 func (s *server) begin(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
 	s.mu.Lock()
@@ -173,6 +173,10 @@ func (s *server) begin(ctx context.Context, _ *quic.ClientInfo) (context.Context
 	return context.WithValue(ctx, begunKey{}, begun), nil
 }
 
+// settle is how long first packets that were read before the drain may be on their way
+// through quic-go. A standby is longer than that, but there may be none.
+const settle = 500 * time.Millisecond
+
 // drainTimeout is how long requests may go on.
 const drainTimeout = 30 * time.Second
 
@@ -181,6 +185,7 @@ const drainTimeout = 30 * time.Second
 // not know yet.
 func (s *server) drain() {
 	<-s.conn.Context().Done()
+	time.Sleep(settle)
 	s.mu.Lock()
 	s.drains = true
 	s.mu.Unlock()
