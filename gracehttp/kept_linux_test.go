@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -144,7 +145,7 @@ func TestKeptComesBack(t *testing.T) {
 			default:
 				soleHolder(t, client, s)
 			}
-			for end := time.Now().Add(testPatience); s.kept.passing(); time.Sleep(time.Millisecond) {
+			for end := time.Now().Add(testPatience); s.kept.passing(); runtime.Gosched() {
 				if time.Now().After(end) {
 					t.Fatal("pass is not over")
 				}
@@ -156,7 +157,7 @@ func TestKeptComesBack(t *testing.T) {
 // eventually waits until all that is kept is as is says.
 func eventually(t *testing.T, s *server, is func(*kept) bool) {
 	t.Helper()
-	for end := time.Now().Add(testPatience); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testPatience); ; runtime.Gosched() {
 		s.kept.mu.Lock()
 		ok := true
 		for _, c := range s.kept.kept {
@@ -179,7 +180,7 @@ func TestKeptHalfARequest(t *testing.T) {
 	if _, err := io.WriteString(client, aRequest[:7]); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(testPatience); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testPatience); ; runtime.Gosched() {
 		var found *tracked
 		for c := range s.app.tracker.all {
 			found = c

@@ -11,8 +11,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
-	"time"
 
 	"github.com/facebookgo/grace/internal/testbin/play"
 )
@@ -45,8 +45,20 @@ func serveByHand(cfg play.Config) error {
 	}
 	signals := make(chan os.Signal, 10)
 	signal.Notify(signals, syscall.SIGUSR2, syscall.SIGTERM)
-	server := &http.Server{Handler: http.HandlerFunc(play.Handle)}
-	go func() { _ = server.Serve(l) }()
+	var open sync.WaitGroup // connections
+	server := &http.Server{Handler: http.HandlerFunc(play.Handle), ConnState: func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			open.Done()
+		}
+	}}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(l)
+	}()
 	play.Emit(play.Event{Event: play.Serving, Addrs: []string{l.Addr().String()}})
 	if generation > 0 {
 		if err := syscall.Kill(os.Getppid(), syscall.SIGTERM); err != nil {
@@ -84,7 +96,8 @@ func serveByHand(cfg play.Config) error {
 		return server.Close()
 	}
 	_ = l.Close()
-	time.Sleep(time.Second) // else Shutdown loses what has only just come
+	<-served
+	open.Wait() // Shutdown loses what has only just come; no client here keeps its connection
 	return server.Shutdown(context.Background())
 }
 

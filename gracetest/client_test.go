@@ -499,7 +499,7 @@ func TestPaced(t *testing.T) {
 	n := 0
 	c := gracetest.Paced(gracetest.Func("slow", func() (string, error) {
 		if n++; n == 1 {
-			time.Sleep(5 * interval)
+			<-time.After(5 * interval) // a slow one
 		}
 		return "", nil
 	}), interval)
