@@ -150,7 +150,7 @@ func (a *app) settle() {
 	defer again.Stop()
 	end := time.Now().Add(a.stopTimeout)
 	moved := a.tracker.moved.Load()
-	for a.unsettled() {
+	for a.unsettled() || a.tracker.end() {
 		select {
 		case <-again.C:
 			if n := a.tracker.moved.Load(); n != moved && time.Now().Before(end) {

@@ -136,11 +136,20 @@ func (t *tracker) unsettled(grace time.Duration) bool {
 	return false
 }
 
+// end makes the connections end that wait for a request and can do that by themselves,
+// and reports whether it has found any.
+func (t *tracker) end() (found bool) {
+	for c := range t.all {
+		found = c.waits() && c.watch.end() || found
+	}
+	return found
+}
+
 // closeUnused closes the connections that have not sent a request.
 // http.Server.Shutdown would wait five seconds for it.
 func (t *tracker) closeUnused() {
 	for c := range t.all {
-		if http.ConnState(c.state.Load()) == http.StateNew && c.unused() {
+		if http.ConnState(c.state.Load()) == http.StateNew && !c.watch.end() && c.unused() {
 			_ = c.socket().Close()
 		}
 	}
@@ -163,16 +172,21 @@ func (c *tracked) socket() net.Conn {
 	return c.conn
 }
 
+// waits reports whether the server serves no request.
+func (c *tracked) waits() bool {
+	state := http.ConnState(c.state.Load())
+	return state == http.StateNew || state == http.StateIdle
+}
+
 // halfway reports whether a part of a request has come, as far as that is known.
 func (c *tracked) halfway() bool {
-	state := http.ConnState(c.state.Load())
-	if state != http.StateNew && state != http.StateIdle {
+	if !c.waits() {
 		return false
 	}
 	if halfway, known := c.watch.halfway(); known {
 		return halfway
 	}
-	if state == http.StateIdle && c.mayBeHTTP2() {
+	if http.ConnState(c.state.Load()) == http.StateIdle && c.mayBeHTTP2() {
 		return false // frames that are no request are not answered
 	}
 	received, known := c.received()
@@ -181,9 +195,6 @@ func (c *tracked) halfway() bool {
 
 // unused reports whether no request has begun, if that is known.
 func (c *tracked) unused() bool {
-	if halfway, known := c.watch.halfway(); known {
-		return !halfway
-	}
 	received, known := c.received()
 	return known && !received
 }

@@ -105,6 +105,7 @@ type watch struct {
 	reading  bool      // the server is in Read
 	deadline time.Time // for Read, as the server has set it
 	pass     func() bool
+	ends     bool // it is to close as soon as it is between two requests
 	woken    bool // the deadline of the socket is ours
 	refused  bool // pass has failed
 	gone     bool // pass has succeeded
@@ -130,8 +131,8 @@ func (w *watch) read(p []byte) (int, error) {
 	}
 }
 
-// enter is called before a Read. It hands the connection over if it can go, and
-// returns false if it has gone.
+// enter is called before a Read. It hands the connection over if it can go, or ends
+// it if that is asked for and nothing has come. It returns false if it has gone.
 func (w *watch) enter() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -146,6 +147,9 @@ func (w *watch) enter() bool {
 		} else {
 			w.refused = true
 		}
+	}
+	if w.ends && !w.gone && w.between() && !unread(w.socket) {
+		w.gone = true
 	}
 	w.reading = !w.gone
 	return !w.gone
@@ -167,9 +171,10 @@ func (w *watch) leave(p []byte, err error) (again bool) {
 
 // between reports whether the server waits for a request and knows nothing of it.
 // mu is held.
-func (w *watch) between() bool {
-	return (w.state == http.StateNew || w.state == http.StateIdle) && w.requests.Boundary()
-}
+func (w *watch) between() bool { return w.waits() && w.requests.Boundary() }
+
+// waits reports whether the server serves no request. mu is held.
+func (w *watch) waits() bool { return w.state == http.StateNew || w.state == http.StateIdle }
 
 // ask makes the connection go as soon as it can. pass hands it over and reports
 // whether it was taken.
@@ -180,6 +185,30 @@ func (w *watch) ask(pass func() bool) {
 		return
 	}
 	w.pass = pass
+	w.wake()
+}
+
+// end makes the connection close as soon as nothing of a request has come, and reports
+// whether it will. Who closes it from outside can't see what a Read is about to return.
+// w may be nil.
+func (w *watch) end() bool {
+	if w == nil || !w.follows {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.requests.Lost() {
+		return false
+	}
+	if !w.ends {
+		w.ends = true
+		w.wake()
+	}
+	return true
+}
+
+// wake ends a Read that waits for a request. mu is held.
+func (w *watch) wake() {
 	if w.reading && w.between() {
 		w.woken = true
 		_ = w.socket.SetReadDeadline(past)
@@ -219,8 +248,9 @@ func (w *watch) halfway() (halfway, known bool) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	waits := w.state == http.StateNew || w.state == http.StateIdle
-	return waits && (!w.requests.Boundary() || unread(w.socket)), !w.requests.Lost()
+	headers, _ := w.requests.Begun()
+	begun := headers > w.served || !w.requests.Boundary() || unread(w.socket)
+	return w.waits() && begun, !w.requests.Lost()
 }
 
 func (w *watch) setState(state http.ConnState) {

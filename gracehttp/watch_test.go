@@ -661,6 +661,76 @@ func TestAskAndDeadlines(t *testing.T) {
 	}
 }
 
+// A connection that is told to end does so between two requests, and not while one is on
+// its way from Read to the server.
+func TestEnd(t *testing.T) {
+	woken := result{"", os.ErrDeadlineExceeded}
+	s := &fakeSocket{reads: make(chan result, 1)}
+	c := fakeConn{watch: &watch{socket: s, follows: true}}
+	done := reader(c)
+	for range 2 {
+		if !c.watch.end() {
+			t.Fatal("it can't end")
+		}
+	}
+	s.reads <- result{aRequest, nil} // read before the deadline had passed
+	if got, want := soon(t, done, "Read"), (result{aRequest, nil}); got != want {
+		t.Fatalf("read %v, want %v", got, want)
+	}
+	if halfway, _ := c.watch.halfway(); !halfway || c.watch.moved() {
+		t.Errorf("after the request: halfway is %t, gone %t", halfway, c.watch.moved())
+	}
+	c.watch.setState(http.StateActive)
+	c.watch.setState(http.StateIdle)
+	if got := soon(t, reader(c), "the next Read"); got != woken || !c.watch.moved() {
+		t.Errorf("after the answer: read %v, gone %t", got, c.watch.moved())
+	}
+	if s.closed != 0 {
+		t.Error("the socket is closed before the server does it") // which lingers
+	}
+}
+
+func TestEndWakesRead(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		client, server := watchedPair(t, network)
+		done := reader(server)
+		watchOf(server).end()
+		if got, want := soon(t, done, "Read"), (result{"", os.ErrDeadlineExceeded}); got != want {
+			t.Errorf("%s: read %v, want %v", network, got, want)
+		}
+		_ = client
+	}
+}
+
+// What has come before the connection is told to end is served.
+func TestEndLeavesWhatHasCome(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		return // only Linux tells
+	}
+	for _, network := range []string{"tcp", "unix"} {
+		client, server := watchedPair(t, network)
+		write(t, client, aRequest)
+		arrived(t, watchOf(server))
+		watchOf(server).end()
+		if got, want := soon(t, reader(server), "Read"), (result{aRequest, nil}); got != want {
+			t.Errorf("%s: read %v, want %v", network, got, want)
+		}
+	}
+}
+
+func TestEndIsNotFor(t *testing.T) {
+	_, server := watchedPair(t, "tcp")
+	w := watchOf(server)
+	w.requests.Feed([]byte(oldClient))
+	if w.end() {
+		t.Error("a connection whose requests can't be followed ends by itself")
+	}
+	w.follows = false
+	if w.end() || (*watch)(nil).end() {
+		t.Error("a connection that is not followed ends by itself")
+	}
+}
+
 // net/http takes a deadline away at several points of a request, whether there is one
 // or not. What is not there is not set.
 func TestDeadlineThatIsNotThere(t *testing.T) {
@@ -752,9 +822,11 @@ func TestHalfway(t *testing.T) {
 		{"new", "", nil, false, true},
 		{"one byte", "G", nil, true, true},
 		{"half a header", "GET / HTTP/1.1\r\n", nil, true, true},
+		{"read, not yet served", aRequest, nil, true, true},
 		{"served", aRequest, []http.ConnState{http.StateActive}, false, true},
 		{"served, and another has begun", aRequest + "G", []http.ConnState{http.StateActive}, false, true},
 		{"idle", aRequest, []http.ConnState{http.StateActive, http.StateIdle}, false, true},
+		{"idle, and another was read", aRequest + aRequest, []http.ConnState{http.StateActive, http.StateIdle}, true, true},
 		{"idle, and another has begun", aRequest + "G", []http.ConnState{http.StateActive, http.StateIdle}, true, true},
 		{"hijacked", aRequest + "G", []http.ConnState{http.StateActive, http.StateHijacked}, false, true},
 		{"lost", oldClient, nil, false, false},
@@ -780,6 +852,19 @@ func TestHalfway(t *testing.T) {
 	}
 }
 
+// arrived waits until something waits in the socket.
+func arrived(t *testing.T, w *watch) {
+	t.Helper()
+	for end := time.Now().Add(testPatience); ; runtime.Gosched() {
+		if halfway, known := w.halfway(); halfway && known {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: what has come is not seen", w.socket.LocalAddr().Network())
+		}
+	}
+}
+
 // What has come and was not read yet counts as well, where that is known.
 func TestHalfwayOfUnread(t *testing.T) {
 	if runtime.GOOS != "linux" {
@@ -789,14 +874,7 @@ func TestHalfwayOfUnread(t *testing.T) {
 		client, server := watchedPair(t, network)
 		w := watchOf(server)
 		write(t, client, "G")
-		for end := time.Now().Add(testPatience); ; runtime.Gosched() {
-			if halfway, known := w.halfway(); halfway && known {
-				break
-			}
-			if time.Now().After(end) {
-				t.Fatalf("%s: what has come is not seen", network)
-			}
-		}
+		arrived(t, w)
 		w.setState(http.StateActive)
 		if halfway, _ := w.halfway(); halfway {
 			t.Errorf("%s: what a handler may read counts", network)
