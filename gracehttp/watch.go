@@ -108,7 +108,7 @@ type watch struct {
 	ends     bool // it is to close as soon as it is between two requests
 	woken    bool // the deadline of the socket is ours
 	refused  bool // pass has failed
-	gone     bool // pass has succeeded
+	gone     bool // handed over, or at its end
 	closed   bool
 	onClose  func()
 }
