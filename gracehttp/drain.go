@@ -62,16 +62,20 @@ func (a *app) Drain() error {
 	if n := a.tracker.open.Load(); n > 0 {
 		log.Info("idle connections are closed, requests in flight are waited for", "connections", n, "for", a.stopTimeout)
 	}
-	if a.shutdown() {
-		return nil
+	ended := a.shutdown()
+	if !ended {
+		if !a.aborted() {
+			log.Warn("requests take too long, their connections are closed",
+				"connections", a.tracker.open.Load(), "after", a.stopTimeout, "for", a.killTimeout)
+		}
+		a.each(func(s *server) { _ = s.http.Close() })
+		a.tracker.closeHijacked()
+		ended = a.tracker.wait(a.killTimeout)
 	}
-	if !a.aborted() {
-		log.Warn("requests take too long, their connections are closed",
-			"connections", a.tracker.open.Load(), "after", a.stopTimeout, "for", a.killTimeout)
-	}
-	a.each(func(s *server) { _ = s.http.Close() })
-	a.tracker.closeHijacked()
-	if !a.tracker.wait(a.killTimeout) && !a.aborted() {
+	switch {
+	case ended:
+		a.each(func(s *server) { s.kept.join() })
+	case !a.aborted():
 		log.Warn("handlers do not return", "connections", a.tracker.open.Load(), "after", a.killTimeout)
 	}
 	return nil
@@ -150,7 +154,7 @@ func (a *app) settle() {
 	defer again.Stop()
 	end := time.Now().Add(a.stopTimeout)
 	moved := a.tracker.moved.Load()
-	for a.unsettled() || a.tracker.end() {
+	for !a.settled() {
 		select {
 		case <-again.C:
 			if n := a.tracker.moved.Load(); n != moved && time.Now().Before(end) {
@@ -158,11 +162,31 @@ func (a *app) settle() {
 				timeout.Reset(settleTimeout)
 			}
 		case <-timeout.C:
+			a.endIdle()
+			for end := time.Now().Add(endTimeout); a.tracker.ending() && time.Now().Before(end); {
+				<-again.C
+			}
 			return
 		case <-a.abort:
 			return
 		}
 	}
+}
+
+// settled reports whether nothing is left that Shutdown would cut. It makes what is idle
+// end by itself when everything else is done, which takes a moment. A request may begin
+// in that moment.
+func (a *app) settled() bool { return !a.unsettled() && !a.endIdle() && !a.unsettled() }
+
+// endTimeout is how long those that end by themselves may take for it, when the time of
+// the others is over.
+const endTimeout = time.Second
+
+// endIdle makes those connections end that wait for a request and can do that by
+// themselves, and reports whether it has found any.
+func (a *app) endIdle() (found bool) {
+	a.each(func(s *server) { s.handed.finish() })
+	return a.tracker.end()
 }
 
 // unsettled reports whether settle has something to wait for.

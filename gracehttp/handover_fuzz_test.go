@@ -38,11 +38,19 @@ func prepareServer(t testing.TB, network string, configure func(*http.Server)) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := newApp([]*http.Server{{}})
-	configure(a.servers[0].http)
-	a.handOverIdle = true
+	h := &http.Server{}
+	configure(h)
+	return serveApp(t, l, h, func(a *app) { a.handOverIdle = true })
+}
+
+// serveApp serves one server on l, with the options that set sets.
+func serveApp(t testing.TB, l net.Listener, h *http.Server, set func(*app)) *server {
+	t.Helper()
+	a := newApp([]*http.Server{h})
+	set(a)
+	a.process.Logger = newLogger(nil, nil)
 	s := a.servers[0]
-	s.listener = accept.New(l, func(l net.Listener) error { return l.Close() })
+	s.listener = accept.New(l, net.Listener.Close)
 	s.prepare()
 	go func() { _ = s.serve() }()
 	t.Cleanup(func() {
@@ -104,7 +112,7 @@ func askConn(t testing.TB, s *server, client string, settled bool, pass func(*wa
 	for deadline := time.Now().Add(30 * time.Second); !asked; runtime.Gosched() {
 		for c := range s.app.tracker.all {
 			if remote := c.conn.RemoteAddr().String(); remote == client || remote == "@" {
-				for settled && unread(c.watch.socket) {
+				for settled && accept.Queued(c.watch.socket) {
 					runtime.Gosched()
 				}
 				c.watch.ask(func() bool {

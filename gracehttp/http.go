@@ -32,8 +32,8 @@
 //
 // ConnState, ConnContext and http.Hijacker see the real *net.TCPConn, or the
 // *tls.Conn on it, unless an option says otherwise. Serve sets Handler, ConnState,
-// BaseContext and, if an option needs them, ConnContext and TLSConfig of each
-// server to ones that call or copy those that were there.
+// BaseContext, ConnContext and, for [ShareTicketKeys], TLSConfig of each server to ones
+// that call or copy those that were there.
 package gracehttp
 
 import (

@@ -47,14 +47,12 @@ func (s *server) prepare() {
 		}
 		return context.WithValue(ctx, drainingKey{}, (<-chan struct{})(s.app.stop))
 	}
-	if s.watches() {
-		next := s.http.ConnContext
-		s.http.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-			if next != nil {
-				ctx = next(ctx, c)
-			}
-			return context.WithValue(ctx, watchKey{}, watchOf(c))
+	next := s.http.ConnContext
+	s.http.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		if next != nil {
+			ctx = next(ctx, c)
 		}
+		return context.WithValue(ctx, trackedKey{}, s.app.tracker.add(s, c))
 	}
 }
 
@@ -69,8 +67,12 @@ func (s *server) watches() bool {
 func (s *server) handler(next http.Handler) http.Handler {
 	closing := &s.app.tracker.closing
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if closing.Load() && !upgrades(r) && !s.keeps(r) {
-			w.Header().Set("Connection", "close")
+		if closing.Load() {
+			c, _ := r.Context().Value(trackedKey{}).(*tracked)
+			c.begins()
+			if !upgrades(r) && !c.keeps() {
+				w.Header().Set("Connection", "close")
+			}
 		}
 		if next == nil {
 			http.DefaultServeMux.ServeHTTP(w, r)
@@ -86,12 +88,6 @@ func (s *server) handler(next http.Handler) http.Handler {
 func upgrades(r *http.Request) bool {
 	protocol := r.Header.Get("Upgrade")
 	return protocol != "" && !strings.EqualFold(protocol, "h2c")
-}
-
-// keeps reports whether the connection of r must not be closed by the answer.
-func (s *server) keeps(r *http.Request) bool {
-	w, _ := r.Context().Value(watchKey{}).(*watch)
-	return w != nil && w.keeps(s.heir.Load() != nil)
 }
 
 func (s *server) serve() error {

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/facebookgo/grace/internal/accept"
 	"github.com/facebookgo/grace/internal/framing"
 )
 
@@ -64,8 +65,6 @@ func (c *unixConn) SetDeadline(t time.Time) error     { return c.watch.setDeadli
 func (c *unixConn) SetReadDeadline(t time.Time) error { return c.watch.setReadDeadline(t) }
 func (c *unixConn) Close() error                      { return c.watch.close() }
 func (c *unixConn) watched() *watch                   { return &c.watch }
-
-type watchKey struct{}
 
 // watchOf returns the watch of c, which may be a TLS connection on a watched one,
 // or nil.
@@ -148,7 +147,7 @@ func (w *watch) enter() bool {
 			w.refused = true
 		}
 	}
-	if w.ends && !w.gone && w.between() && !unread(w.socket) {
+	if w.ends && !w.gone && w.between() && !accept.Queued(w.socket) {
 		w.gone = true
 	}
 	w.reading = !w.gone
@@ -207,6 +206,16 @@ func (w *watch) end() bool {
 	return true
 }
 
+// ending reports whether end will close the connection at once. w may be nil.
+func (w *watch) ending() bool {
+	if w == nil {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ends && w.between()
+}
+
 // wake ends a Read that waits for a request. mu is held.
 func (w *watch) wake() {
 	if w.reading && w.between() {
@@ -240,17 +249,24 @@ func (w *watch) keeps(heir bool) bool {
 	return heir && w.movable() || headers > w.served || more
 }
 
-// halfway reports whether a part of a request has come that the server has not
-// begun to serve, if that is known. w may be nil.
+// halfway reports whether a part of a request has come that the server has not begun to
+// serve, if that is known. That may be one after the request that is served now. w may be
+// nil.
 func (w *watch) halfway() (halfway, known bool) {
 	if w == nil || !w.follows {
 		return false, false
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	headers, _ := w.requests.Begun()
-	begun := headers > w.served || !w.requests.Boundary() || unread(w.socket)
-	return w.waits() && begun, !w.requests.Lost()
+	headers, more := w.requests.Begun()
+	halfway = headers > w.served || more
+	switch w.state {
+	case http.StateNew, http.StateIdle:
+		halfway = halfway || !w.requests.Boundary() || accept.Queued(w.socket)
+	case http.StateHijacked, http.StateClosed:
+		halfway = false
+	}
+	return halfway, !w.requests.Lost()
 }
 
 func (w *watch) setState(state http.ConnState) {
