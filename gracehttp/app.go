@@ -154,9 +154,9 @@ func (a *app) announce(l *log.Logger) {
 	}
 }
 
-// settle is how long the first Serve of a process waits for others to ask for
-// the rest of the inherited sockets, before it says ready and they are closed.
-const settle = time.Second
+// claimTimeout is how long Serve waits for others to ask for the rest of the inherited
+// sockets, before it says ready and they are closed.
+const claimTimeout = time.Second
 
 // ready tells the parent that this process serves, once every server does.
 func (a *app) ready() {
@@ -167,7 +167,7 @@ func (a *app) ready() {
 			return
 		}
 	}
-	timer := time.NewTimer(settle)
+	timer := time.NewTimer(claimTimeout)
 	defer timer.Stop()
 	select {
 	case <-handoff.This().Claimed():
