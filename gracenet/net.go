@@ -81,8 +81,8 @@ func (n *Net) inheritError() error {
 // in the process before, so that ":0" gives the same port again; where several
 // were asked for in the same words, in the same order. Otherwise it is found by
 // the address that it is bound to, where "0.0.0.0:p", "[::]:p" and ":p" are the
-// same. Each is returned once: asking again
-// gives "address already in use", as for any other address that is taken.
+// same. Each is returned once: asking again gives "address already in use", as for
+// any other address that is taken.
 //
 // Where several sockets share an address, as SO_REUSEPORT allows (ListenConfig has
 // to set it), each call returns the next one of those that were inherited, and then
