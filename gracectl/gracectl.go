@@ -130,7 +130,10 @@ func untilClosed(ctx context.Context, conn net.Conn) error {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	_, _ = io.Copy(io.Discard, conn) // a reset says the same
-	return context.Cause(ctx)
+	if ctx.Err() != nil {
+		return fmt.Errorf("gracectl: %w", context.Cause(ctx))
+	}
+	return nil
 }
 
 func (c *Client) ask(ctx context.Context, r control.Request) (control.Answer, net.Conn, error) {

@@ -136,6 +136,35 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+// A process that has been told to stop goes on with its requests.
+func TestStopThatTakesLong(t *testing.T) {
+	program := build(t)
+	l := play.Listen{Network: "tcp", Addr: "127.0.0.1:0"}
+	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{l}, ControlSocket: "control"})
+	pid, addrs := s.Newest()
+	release := filepath.Join(t.TempDir(), "release")
+	c := testbin.Dial(t, l, addrs[0])
+	c.Send(testbin.Request("until " + release))
+	s.Wait("the request", func(e play.Event) bool { return e.Event == play.Asked })
+	socket := filepath.Join(s.Dir(), "control")
+	testbin.Poll(t, "the control socket", func() bool {
+		_, err := os.Lstat(socket)
+		return err == nil
+	})
+	got := invoke(t, program, nil, "-socket", socket, "-timeout=2s", "stop", "-wait=exit")
+	if got.status != 2 || got.stdout != "" || got.stderr != "gracectl: no answer within 2s\n" {
+		t.Errorf("stop that takes too long: %+v", got)
+	}
+	s.WaitLog(pid, "draining")
+	if err := os.WriteFile(release, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := c.Receive(); r.Status != 200 {
+		t.Errorf("answer: %+v", r)
+	}
+	s.WaitGone()
+}
+
 // What is wrong on the command line is told before anything is asked.
 func TestUsage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "control")
