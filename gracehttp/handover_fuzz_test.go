@@ -5,8 +5,6 @@ package gracehttp
 import (
 	"bytes"
 	"net"
-	"net/http"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -20,63 +18,6 @@ import (
 	"github.com/facebookgo/grace/internal/handoff"
 	"github.com/facebookgo/grace/internal/testbin/script"
 )
-
-// startServer is a server of an app that hands connections over.
-func startServer(t testing.TB, network string) *server {
-	t.Helper()
-	return prepareServer(t, network, func(s *http.Server) { s.Handler = http.HandlerFunc(script.Handler) })
-}
-
-// prepareServer is startServer with a server as configure makes it.
-func prepareServer(t testing.TB, network string, configure func(*http.Server)) *server {
-	t.Helper()
-	addr := "127.0.0.1:0"
-	if network == "unix" {
-		addr = filepath.Join(t.TempDir(), "s")
-	}
-	l, err := net.Listen(network, addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &http.Server{}
-	configure(h)
-	return serveApp(t, l, h, func(a *app) { a.handOverIdle = true })
-}
-
-// serveApp serves one server on l, with the options that set sets.
-func serveApp(t testing.TB, l net.Listener, h *http.Server, set func(*app)) *server {
-	t.Helper()
-	a := newApp([]*http.Server{h})
-	set(a)
-	a.process.Logger = newLogger(nil, nil)
-	s := a.servers[0]
-	s.listener = accept.New(l, net.Listener.Close)
-	s.prepare()
-	go func() { _ = s.serve() }()
-	t.Cleanup(func() {
-		_ = s.http.Close()
-		<-s.served
-		s.handed.finish()
-	})
-	return s
-}
-
-// startPlain is a server that nothing disturbs.
-func startPlain(t testing.TB) net.Addr {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &http.Server{Handler: http.HandlerFunc(script.Handler)}
-	served := make(chan struct{})
-	go func() { defer close(served); _ = s.Serve(l) }()
-	t.Cleanup(func() {
-		_ = s.Close()
-		<-served
-	})
-	return l.Addr()
-}
 
 // play plays s to a server, and calls turn with the address of the client.
 func play(t testing.TB, addr net.Addr, s script.Script, turn func(client string)) []byte {

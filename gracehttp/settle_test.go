@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -171,14 +170,4 @@ func (w *watch) is(state http.ConnState) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.state == state
-}
-
-// eventually waits until it is so.
-func eventually(t *testing.T, so func() bool) {
-	t.Helper()
-	for end := time.Now().Add(testPatience); !so(); runtime.Gosched() {
-		if time.Now().After(end) {
-			t.Fatal("waited in vain")
-		}
-	}
 }

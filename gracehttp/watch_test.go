@@ -4,7 +4,6 @@ package gracehttp
 
 import (
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -48,22 +47,6 @@ func reader(c net.Conn) <-chan result {
 			return done
 		}
 		runtime.Gosched()
-	}
-}
-
-// read reads want.
-func read(t *testing.T, c net.Conn, want string) {
-	t.Helper()
-	got := make([]byte, len(want))
-	if _, err := io.ReadFull(c, got); err != nil || string(got) != want {
-		t.Errorf("read %q, %v, want %q", got, err, want)
-	}
-}
-
-func write(t *testing.T, c io.Writer, s string) {
-	t.Helper()
-	if _, err := io.WriteString(c, s); err != nil {
-		t.Fatal(err)
 	}
 }
 
