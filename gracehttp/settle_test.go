@@ -63,8 +63,7 @@ func TestRequestBeforeItsHandlerIsNotCut(t *testing.T) {
 			t.Parallel()
 			active, release := make(chan struct{}), make(chan struct{})
 			var first atomic.Bool
-			l := newListener(t)
-			s := serveApp(t, l, &http.Server{
+			s := serveApp(t, newListener(t), &http.Server{
 				Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "served") }),
 				ConnState: func(_ net.Conn, state http.ConnState) {
 					if state == http.StateActive && first.CompareAndSwap(false, true) {
@@ -74,20 +73,11 @@ func TestRequestBeforeItsHandlerIsNotCut(t *testing.T) {
 				},
 			}, set)
 			s.app.tracker.closing.Store(true) // as on standby
-			client, err := net.Dial("tcp", l.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
-			_ = client.SetDeadline(time.Now().Add(testPatience))
+			client := connect(t, s)
 			write(t, client, aRequest)
 			soon(t, active, "the request")
 			shut, drained := drain(t, s)
-			select {
-			case <-shut:
-				t.Error("Shutdown is called")
-			case <-time.After(200 * time.Millisecond):
-			}
+			notYet(t, shut)
 			close(release)
 			replies(t, client, true)
 			soon(t, drained, "the end")
@@ -98,26 +88,16 @@ func TestRequestBeforeItsHandlerIsNotCut(t *testing.T) {
 // Requests that the client has sent together are answered together, if that is known.
 func TestPipelineIsNotCut(t *testing.T) {
 	begun, release := make(chan struct{}, 3), make(chan struct{})
-	l := newListener(t)
-	s := serveApp(t, l, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := serveApp(t, newListener(t), &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun <- struct{}{}
 		<-release
 		fmt.Fprint(w, "served")
 	})}, settling["HandOverIdle"])
-	client, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	_ = client.SetDeadline(time.Now().Add(testPatience))
+	client := connect(t, s)
 	write(t, client, aRequest+aRequest+aRequest)
 	soon(t, begun, "the request")
 	shut, drained := drain(t, s)
-	select {
-	case <-shut:
-		t.Error("Shutdown is called")
-	case <-time.After(200 * time.Millisecond):
-	}
+	notYet(t, shut)
 	close(release)
 	replies(t, client, false, false, true)
 	soon(t, drained, "the end")
@@ -127,8 +107,7 @@ func TestPipelineIsNotCut(t *testing.T) {
 // is over.
 func TestStragglerDoesNotLeaveOthersToShutdown(t *testing.T) {
 	t.Parallel() // it waits most of the time
-	l := newListener(t)
-	s := serveApp(t, l, &http.Server{}, settling["HandOverIdle"])
+	s := serveApp(t, newListener(t), &http.Server{}, settling["HandOverIdle"])
 	client, idle := dialed(t, s)
 	request(t, client)
 	eventually(t, func() bool { return idle.is(http.StateIdle) })
@@ -146,8 +125,18 @@ func TestStragglerDoesNotLeaveOthersToShutdown(t *testing.T) {
 	}
 }
 
-// dialed is both sides of a new connection.
-func dialed(t *testing.T, s *server) (client net.Conn, w *watch) {
+// notYet fails if Shutdown is called while there is a request.
+func notYet(t *testing.T, shut <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-shut:
+		t.Error("Shutdown is called")
+	case <-time.After(200 * time.Millisecond):
+	}
+}
+
+// connect is a client of s.
+func connect(t *testing.T, s *server) net.Conn {
 	t.Helper()
 	client, err := net.Dial("tcp", s.listener.Addr().String())
 	if err != nil {
@@ -155,6 +144,13 @@ func dialed(t *testing.T, s *server) (client net.Conn, w *watch) {
 	}
 	t.Cleanup(func() { _ = client.Close() })
 	_ = client.SetDeadline(time.Now().Add(testPatience))
+	return client
+}
+
+// dialed is both sides of a new connection.
+func dialed(t *testing.T, s *server) (client net.Conn, w *watch) {
+	t.Helper()
+	client = connect(t, s)
 	eventually(t, func() bool {
 		for c := range s.app.tracker.all {
 			if c.conn.RemoteAddr().String() == client.LocalAddr().String() {

@@ -69,11 +69,7 @@ func TestCommand(t *testing.T) {
 		ControlSocket: "control",
 	}
 	s := testbin.Start(t, cfg, testbin.Stderr(log))
-	socket := filepath.Join(s.Dir(), "control")
-	testbin.Poll(t, "the control socket", func() bool {
-		_, err := os.Lstat(socket)
-		return err == nil
-	})
+	socket := control(t, s)
 	pid, _ := s.Newest()
 	env := []string{"GRACE_CONTROL=" + socket}
 
@@ -136,6 +132,53 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+// control waits for the control socket of s and returns its path.
+func control(t *testing.T, s *testbin.Service) (socket string) {
+	t.Helper()
+	socket = filepath.Join(s.Dir(), "control")
+	testbin.Poll(t, "the control socket", func() bool {
+		_, err := os.Lstat(socket)
+		return err == nil
+	})
+	return socket
+}
+
+// A deploy script may wait until the new process has proved itself.
+func TestUpgradeUntilTheStandbyIsOver(t *testing.T) {
+	const standby = 2 * time.Second
+	s := testbin.Start(t, play.Config{
+		Role:          "http",
+		Listens:       []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}},
+		Standby:       standby,
+		ControlSocket: "control",
+	})
+	pid, _ := s.Newest()
+	socket := control(t, s)
+	for _, tt := range []struct {
+		args []string
+		all  bool // the whole standby
+	}{
+		{[]string{"upgrade"}, false},
+		{[]string{"upgrade", "-wait=ready"}, false},
+		{[]string{"upgrade", "-wait=standby"}, true},
+	} {
+		s.WaitOne() // until then a restart is refused
+		var stdout, stderr bytes.Buffer
+		status := run(context.Background(), append([]string{"-json"}, tt.args...), socket, &stdout, &stderr)
+		var r struct {
+			Old, New int
+			Seconds  float64
+		}
+		// On a busy machine the start alone may take that long.
+		if err := json.Unmarshal(stdout.Bytes(), &r); err != nil || status != 0 || r.Old != pid || r.Seconds <= 0 || tt.all && r.Seconds < standby.Seconds() {
+			t.Errorf("%q: status %d, %s, %s, %v; want process %d, and the whole standby: %t", tt.args, status, &stdout, &stderr, err, pid, tt.all)
+		}
+		pid = r.New
+		s.Wait(fmt.Sprint("process ", pid), func(e play.Event) bool { return e.Event == play.Serving && e.PID == pid })
+	}
+	s.Stop()
+}
+
 // A process that has been told to stop goes on with its requests.
 func TestStopThatTakesLong(t *testing.T) {
 	program := build(t)
@@ -146,11 +189,7 @@ func TestStopThatTakesLong(t *testing.T) {
 	c := testbin.Dial(t, l, addrs[0])
 	c.Send(testbin.Request("until " + release))
 	s.Wait("the request", func(e play.Event) bool { return e.Event == play.Asked })
-	socket := filepath.Join(s.Dir(), "control")
-	testbin.Poll(t, "the control socket", func() bool {
-		_, err := os.Lstat(socket)
-		return err == nil
-	})
+	socket := control(t, s)
 	got := invoke(t, program, nil, "-socket", socket, "-timeout=2s", "stop", "-wait=exit")
 	if got.status != 2 || got.stdout != "" || got.stderr != "gracectl: no answer within 2s\n" {
 		t.Errorf("stop that takes too long: %+v", got)
@@ -259,11 +298,7 @@ func TestReadme(t *testing.T) {
 		Standby:       time.Second,
 		ControlSocket: "control",
 	})
-	socket := filepath.Join(s.Dir(), "control")
-	testbin.Poll(t, "the control socket", func() bool {
-		_, err := os.Lstat(socket)
-		return err == nil
-	})
+	socket := control(t, s)
 	for line := range strings.Lines(block) {
 		// A restart that is asked for within the standby is refused: it waits for the end.
 		s.WaitOne()
