@@ -181,27 +181,32 @@ func TestUpgradeUntilTheStandbyIsOver(t *testing.T) {
 
 // A process that has been told to stop goes on with its requests.
 func TestStopThatTakesLong(t *testing.T) {
-	program := build(t)
 	l := play.Listen{Network: "tcp", Addr: "127.0.0.1:0"}
-	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{l}, ControlSocket: "control"})
-	pid, addrs := s.Newest()
-	release := filepath.Join(t.TempDir(), "release")
-	c := testbin.Dial(t, l, addrs[0])
-	c.Send(testbin.Request("until " + release))
-	s.Wait("the request", func(e play.Event) bool { return e.Event == play.Asked })
-	socket := control(t, s)
-	got := invoke(t, program, nil, "-socket", socket, "-timeout=2s", "stop", "-wait=exit")
-	if got.status != 2 || got.stdout != "" || got.stderr != "gracectl: no answer within 2s\n" {
-		t.Errorf("stop that takes too long: %+v", got)
+	for _, wait := range []bool{false, true} {
+		s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{l}, ControlSocket: "control"})
+		pid, addrs := s.Newest()
+		release := filepath.Join(t.TempDir(), "release")
+		c := testbin.Dial(t, l, addrs[0])
+		c.Send(testbin.Request("until " + release))
+		s.Wait("the request", func(e play.Event) bool { return e.Event == play.Asked })
+		args, want := []string{"stop"}, result{0, fmt.Sprintf("process %d stops\n", pid), ""}
+		if wait {
+			args, want = []string{"-timeout=2s", "stop", "-wait=exit"}, result{2, "", "gracectl: no answer within 2s\n"}
+		}
+		var stdout, stderr bytes.Buffer
+		status := run(context.Background(), args, control(t, s), &stdout, &stderr)
+		if got := (result{status, stdout.String(), stderr.String()}); got != want {
+			t.Errorf("%q: %+v, want %+v", args, got, want)
+		}
+		s.WaitLog(pid, "draining")
+		if err := os.WriteFile(release, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r := c.Receive(); r.Status != 200 {
+			t.Errorf("answer: %+v", r)
+		}
+		s.WaitGone()
 	}
-	s.WaitLog(pid, "draining")
-	if err := os.WriteFile(release, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if r := c.Receive(); r.Status != 200 {
-		t.Errorf("answer: %+v", r)
-	}
-	s.WaitGone()
 }
 
 // What is wrong on the command line is told before anything is asked.
