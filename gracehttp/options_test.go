@@ -6,10 +6,15 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/facebookgo/grace"
 )
 
 // What options mean that other tests do not see: times that nobody waits for, and none.
 func TestTimesOfOptions(t *testing.T) {
+	if grace.DefaultStartTimeout != time.Minute || grace.DefaultStandby != 5*time.Second {
+		t.Errorf("the defaults are %v and %v, the documentation says a minute and 5 seconds", grace.DefaultStartTimeout, grace.DefaultStandby)
+	}
 	const d = 7 * time.Second
 	for _, tt := range []struct {
 		name      string
@@ -18,8 +23,8 @@ func TestTimesOfOptions(t *testing.T) {
 		byDefault time.Duration
 		zero      time.Duration // what zero and less are made
 	}{
-		{"StartTimeout", StartTimeout, func(a *app) *time.Duration { return &a.process.StartTimeout }, 0, 0}, // for grace it is a minute
-		{"Standby", Standby, func(a *app) *time.Duration { return &a.process.Standby }, 0, -1},               // for grace it is 5 seconds, and none
+		{"StartTimeout", StartTimeout, func(a *app) *time.Duration { return &a.process.StartTimeout }, 0, 0},
+		{"Standby", Standby, func(a *app) *time.Duration { return &a.process.Standby }, 0, -1}, // for grace that is none
 		{"StopDelay", StopDelay, func(a *app) *time.Duration { return &a.process.StopDelay }, 0, 0},
 		{"IdleGrace", IdleGrace, func(a *app) *time.Duration { return &a.idleGrace }, 500 * time.Millisecond, 0},
 		{"StopTimeout", StopTimeout, func(a *app) *time.Duration { return &a.stopTimeout }, time.Minute, 0},

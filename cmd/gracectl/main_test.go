@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -159,7 +160,7 @@ func TestUpgradeUntilTheStandbyIsOver(t *testing.T) {
 		all  bool // the whole standby
 	}{
 		{[]string{"upgrade"}, false},
-		{[]string{"upgrade", "-wait=ready"}, false},
+		{[]string{"upgrade", "-wait=ready", "-timeout=0"}, false},
 		{[]string{"upgrade", "-wait=standby"}, true},
 	} {
 		s.WaitOne() // until then a restart is refused
@@ -209,6 +210,36 @@ func TestStopThatTakesLong(t *testing.T) {
 	}
 }
 
+// A signal ends the wait.
+func TestSignalEndsTheCommand(t *testing.T) {
+	program, path := build(t), filepath.Join(t.TempDir(), "control")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		var stderr bytes.Buffer
+		cmd := exec.Command(program, "-socket", path, "upgrade")
+		cmd.Stderr = &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		c, err := l.Accept() // who never answers
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		if status := cmd.ProcessState.ExitCode(); status != 2 || !strings.HasPrefix(stderr.String(), "gracectl: ") {
+			t.Errorf("%v: status %d, %q", sig, status, &stderr)
+		}
+		_ = c.Close()
+	}
+}
+
 // What is wrong on the command line is told before anything is asked.
 func TestUsage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "control")
@@ -242,6 +273,9 @@ func TestUsage(t *testing.T) {
 		if status != 2 || stdout.Len() != 0 || !strings.HasPrefix(stderr.String(), "gracectl: ") || !strings.Contains(stderr.String(), tt.want) {
 			t.Errorf("%q: status %d, %q, %q, want %q", tt.args, status, &stdout, &stderr, tt.want)
 		}
+	}
+	if c, err := parse([]string{"status"}, path, nil, nil); err != nil || c.timeout != 5*time.Minute || c.wait != "" || c.json || c.client.Path != path {
+		t.Errorf("without flags it is %+v, %v", c, err)
 	}
 	var stdout, stderr bytes.Buffer
 	for _, help := range []string{"-h", "help"} {
