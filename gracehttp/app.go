@@ -38,6 +38,12 @@ type app struct {
 	running sync.WaitGroup          // the goroutines of Start
 }
 
+var (
+	_ grace.Announcer = (*app)(nil)
+	_ grace.Aborter   = (*app)(nil)
+	_ grace.Counter   = (*app)(nil)
+)
+
 func newApp(servers []*http.Server) *app {
 	abort := make(chan struct{})
 	a := &app{
@@ -60,7 +66,7 @@ func (a *app) run() error {
 	}
 	l := logger.Load()
 	a.process.Logger = newLogger(l, a.records)
-	a.process.TermTimeout = a.idleGrace + settleTimeout + a.stopTimeout + a.killTimeout
+	a.process.TermTimeout = a.idleGrace + settleTimeout + endTimeout + a.stopTimeout + a.killTimeout
 	if err := a.listen(); err != nil {
 		handoff.This().Fail(err)
 		return err

@@ -3,9 +3,7 @@ package gracehttp
 import (
 	"context"
 	"os"
-	"slices"
 	"syscall"
-	"time"
 
 	"github.com/facebookgo/grace/internal/handoff"
 )
@@ -39,11 +37,6 @@ func (a *app) Announce() { a.tracker.closing.Store(true) }
 
 // Abort implements grace.Aborter.
 func (a *app) Abort() { close(a.abort) }
-
-// settleTimeout is how long http.Server.Shutdown is put off for what it would cut:
-// a request whose header is half-way here, a connection that is to be handed over,
-// one that was just answered.
-const settleTimeout = 5 * time.Second
 
 // Drain implements grace.Service.
 func (a *app) Drain() error {
@@ -141,57 +134,6 @@ func (s *server) passTo(heir *handoff.Child, conns []syscall.Conn) (taken []bool
 		}
 	}
 	return taken
-}
-
-// settle waits until nothing is left that Shutdown would cut, for settleTimeout at
-// most. That begins anew while connections go to the child: handing over very many
-// takes longer.
-func (a *app) settle() {
-	defer a.forgetHeir() // the rest is closed
-	timeout := time.NewTimer(settleTimeout)
-	defer timeout.Stop()
-	again := time.NewTicker(10 * time.Millisecond) // no event tells of half a header
-	defer again.Stop()
-	end := time.Now().Add(a.stopTimeout)
-	moved := a.tracker.moved.Load()
-	for !a.settled() {
-		select {
-		case <-again.C:
-			if n := a.tracker.moved.Load(); n != moved && time.Now().Before(end) {
-				moved = n
-				timeout.Reset(settleTimeout)
-			}
-		case <-timeout.C:
-			a.endIdle()
-			for end := time.Now().Add(endTimeout); a.tracker.ending() && time.Now().Before(end); {
-				<-again.C
-			}
-			return
-		case <-a.abort:
-			return
-		}
-	}
-}
-
-// settled reports whether nothing is left that Shutdown would cut. It makes what is idle
-// end by itself when everything else is done, which takes a moment. A request may begin
-// in that moment.
-func (a *app) settled() bool { return !a.unsettled() && !a.endIdle() && !a.unsettled() }
-
-// endTimeout is how long those that end by themselves may take for it, when the time of
-// the others is over.
-const endTimeout = time.Second
-
-// endIdle makes those connections end that wait for a request and can do that by
-// themselves, and reports whether it has found any.
-func (a *app) endIdle() (found bool) {
-	a.each(func(s *server) { s.handed.finish() })
-	return a.tracker.end()
-}
-
-// unsettled reports whether settle has something to wait for.
-func (a *app) unsettled() bool {
-	return a.tracker.unsettled(a.idleGrace) || slices.ContainsFunc(a.servers, func(s *server) bool { return s.kept.passing() })
 }
 
 // shutdown closes what is idle and waits for the rest. It reports whether all

@@ -90,9 +90,3 @@ func Draining(ctx context.Context) <-chan struct{} {
 	c, _ := ctx.Value(drainingKey{}).(<-chan struct{})
 	return c
 }
-
-var (
-	_ grace.Announcer = (*app)(nil)
-	_ grace.Aborter   = (*app)(nil)
-	_ grace.Counter   = (*app)(nil)
-)

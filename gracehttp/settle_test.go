@@ -13,9 +13,6 @@ import (
 	"time"
 )
 
-// http.Server.Shutdown drops a request that it finds between Read and the handler.
-// Nothing on which there is one is left to it.
-
 // replies reads answers, and checks which of them says that the connection is closed.
 func replies(t *testing.T, client net.Conn, closes ...bool) {
 	t.Helper()
