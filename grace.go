@@ -118,9 +118,9 @@ const (
 type Process struct {
 	// TermTimeout is how long Wait lets the connections of its listeners go on
 	// when it drains; zero means until the last one is closed. Those that are left
-	// then are closed, and their handlers have one more second to come back. For
-	// Run it is how long Drain may take. A service manager that is waiting for the
-	// end is asked for as much time, unless it is zero.
+	// then are closed, and their handlers have one more second to come back. Run
+	// leaves it to its service. A service manager that is waiting for the end is
+	// asked for as much time, unless it is zero.
 	TermTimeout time.Duration
 
 	// IdleGrace is how long connections that are idle, as [Conn] describes, stay
