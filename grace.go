@@ -73,19 +73,23 @@
 //	drain      this process accepts nothing any more (successor); from package
 //	           gracehttp: what is left or done (connections, for, after)
 //	exit       what was in flight is finished (after)
-//	signal     what a signal that changes nothing at once has met with
+//	signal     a signal to stop has come (signal); or what becomes of a signal that
+//	           changes nothing at once
 //
-// Records at level Error are failures that an operator should look at: a restart
-// that failed, a child that died. The service goes on all the same.
+// Records at level Error are failures that an operator should look at, such as a
+// restart that failed, or a child that died.
 //
 // # Limits
 //
 // Only Unix systems can pass sockets to a new process. Elsewhere servers serve
 // and stop; [Process.Restart] returns an error that wraps errors.ErrUnsupported.
 //
-// This package takes over the descriptors that LISTEN_FDS announces when it is
-// initialised, sets LISTEN_PID to the pid of this process and leaves LISTEN_FDS
-// in the environment. It does nothing else before it is asked to.
+// When it is initialised, this package takes over the descriptors that LISTEN_FDS
+// announces, sets LISTEN_PID to the pid of this process, leaves LISTEN_FDS in the
+// environment, and tells a parent with this package that it is there. If somebody
+// waits for the upgrade, standard error goes through the parent until CloseParent,
+// on Linux, where it is a pipe, a FIFO, a stream socket or /dev/null. It does nothing
+// else before it is asked to.
 package grace
 
 import (
@@ -114,9 +118,9 @@ const (
 type Process struct {
 	// TermTimeout is how long Wait lets the connections of its listeners go on
 	// when it drains; zero means until the last one is closed. Those that are left
-	// then are closed, and their handlers have one more second to come back. For
-	// Run it is how long Drain may take. A service manager that is waiting for the
-	// end is asked for as much time, unless it is zero.
+	// then are closed, and their handlers have one more second to come back. Run
+	// leaves it to its service. A service manager that is waiting for the end is
+	// asked for as much time, unless it is zero.
 	TermTimeout time.Duration
 
 	// IdleGrace is how long connections that are idle, as [Conn] describes, stay

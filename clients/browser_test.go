@@ -81,7 +81,7 @@ func startDemo(t *testing.T) (s *gracetest.Service, page string) {
 	s = gracetest.Start(t, exec.Command(gracetest.Build(t, "github.com/facebookgo/grace/gracedemo"),
 		"-a0", addr, "-a1", "127.0.0.1:0", "-a2", "127.0.0.1:0"))
 	page = "http://" + addr + "/"
-	s.WaitAnswer(gracetest.Raw(gracetest.Request{URL: page}))
+	s.WaitAnswer(gracetest.Raw(gracetest.Request{URL: page, Fresh: true}))
 	return s, page
 }
 

@@ -58,6 +58,21 @@ func TestWalkThrough(t *testing.T) {
 		pid, _ := strconv.Atoi(m[1])
 		return pid
 	}
+	sockets := func() (n int) {
+		dir := "/proc/" + strconv.Itoa(old) + "/fd/"
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if target, err := os.Readlink(dir + e.Name()); err == nil && strings.HasPrefix(target, "socket:") {
+				n++
+			}
+		}
+		return n
+	}
+	const listeners = 3
+	gracetest.Poll(t, "the connection that the demo was looked for with to be gone", func() bool { return sockets() == listeners })
 	type result struct {
 		out []byte
 		err error
@@ -67,16 +82,7 @@ func TestWalkThrough(t *testing.T) {
 		out, err := shell(slow, 0).Output()
 		answer <- result{out, err}
 	}()
-	gracetest.Poll(t, "the slow request to be there", func() bool {
-		n, err := os.ReadDir("/proc/" + strconv.Itoa(old) + "/fd")
-		connected := 0
-		for _, e := range n {
-			if target, err := os.Readlink("/proc/" + strconv.Itoa(old) + "/fd/" + e.Name()); err == nil && strings.HasPrefix(target, "socket:") {
-				connected++
-			}
-		}
-		return err == nil && connected > 3 // than listen
-	})
+	gracetest.Poll(t, "the slow request to be there", func() bool { return sockets() > listeners })
 	run(restart, old)
 	s.WaitLine(0, "the old process to stand by", func(l gracetest.Line) bool { return strings.Contains(l.Text, "standing by") })
 	new := answered(run(quick, 0))

@@ -1,5 +1,5 @@
-// Package gracectl asks a service that has a control socket to restart or to stop,
-// and how it is. The command of that name is in cmd/gracectl.
+// Package gracectl asks a service that has a control socket to restart, to stop, or
+// how it is. The command of that name is in cmd/gracectl.
 //
 //	c := gracectl.Client{Path: "/run/app/control"}
 //	result, err := c.Upgrade(ctx, gracectl.UntilReady)
@@ -43,7 +43,8 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-// Is reports whether e is of the kind of one of the errors below.
+// Is reports whether e is of the kind of target: [ErrFailed], [ErrBusy] or
+// [ErrNotServing].
 func (e *Error) Is(target error) bool {
 	switch target {
 	case ErrFailed:
@@ -109,9 +110,10 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
-// Stop stops the service, as SIGTERM does. It returns the pid of the process that
-// stops as soon as that has been told; if wait is true, when it is gone. If ctx ends
-// first, it stops all the same, and the pid is returned with the error.
+// Stop stops the service, as SIGTERM does, and a new process that is starting, too.
+// It returns the pid of the process that stops as soon as that has been told; if wait
+// is true, when it is gone. If ctx ends first, it stops all the same, and the pid is
+// returned with the error.
 func (c *Client) Stop(ctx context.Context, wait bool) (pid int, err error) {
 	a, conn, err := c.ask(ctx, control.Request{Command: control.Stop})
 	if err != nil {

@@ -8,8 +8,8 @@ type Status struct {
 	Generation int `json:"generation"` // 1 for the first process of the service, one more after each restart
 
 	// Phase is "serving"; "upgrading", while it serves and a restart is under way;
-	// "standby"; "stopping", while it was told to stop and still accepts; "draining";
-	// or "not serving", before it serves and after that.
+	// "standby"; "stopping", while it was told to stop and still accepts;
+	// "draining"; or "not serving", before it serves and after that.
 	Phase   string `json:"phase"`
 	Upgrade string `json:"upgrade,omitempty"` // what the restart is doing
 

@@ -534,6 +534,8 @@ func TestReadyDuringRestart(t *testing.T) {
 	_, addrs := s.Newest()
 	s.Deploy(play.Config{Role: "http", Listens: listens[:1]})
 	ready := testbin.HTTP("http", addrs[0])
+	// It serves a moment before it is.
+	testbin.Poll(t, "readiness", func() bool { _, err := ready("ready"); return err == nil })
 	load := testbin.NewLoad(t, func(string) (string, error) { return ready("ready") })
 	old, _ := s.Restart()
 	s.WaitExit(old)

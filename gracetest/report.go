@@ -44,7 +44,7 @@ func (r *Report) Latency(part float64) time.Duration {
 	return Latency(r.Samples, part)
 }
 
-// Latency does so for any samples.
+// Latency is [Report.Latency] for any samples.
 func Latency(samples []Sample, part float64) time.Duration {
 	var took []time.Duration
 	for _, s := range samples {

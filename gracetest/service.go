@@ -254,7 +254,7 @@ func (s *Service) WaitAnswer(c Client) string {
 }
 
 // PID is the process that signals are for: the first one, or what the last restart has
-// left, or what [Service.SetPID] says.
+// left, or what [Service.Follow] says.
 func (s *Service) PID() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -121,12 +121,12 @@ boot() {
 # find_init prints the pid that the first process has outside.
 find_init() {
 	local pid
-	for pid in $(cat "$cgroup/cgroup.procs" "$cgroup/init.scope/cgroup.procs" 2>/dev/null); do
+	while read -r pid; do
 		if grep -qs '^NSpid:.*[[:space:]]1$' "/proc/$pid/status"; then
 			echo "$pid"
 			return
 		fi
-	done
+	done < <(cat "$cgroup/cgroup.procs" "$cgroup/init.scope/cgroup.procs" 2>/dev/null)
 }
 
 inside() { nsenter --target "$init" --mount --uts --ipc --net --pid --cgroup --wd="$PWD" -- "$@"; }
