@@ -151,9 +151,9 @@ type Process struct {
 
 	// PIDFile is a file that holds the pid of the process that serves, in
 	// decimal and with a newline; empty for none. CloseParent writes it, and so
-	// does a parent that takes the listeners back. It is replaced in one step,
-	// and removed by the last process when it stops. A path that is not absolute
-	// begins in the directory in which this process was started.
+	// does a parent whose restart has failed, or that takes the listeners back. It is
+	// replaced in one step, and removed by the last process when it stops. A path that
+	// is not absolute begins in the directory in which this process was started.
 	PIDFile string
 
 	// FDStore makes the service manager keep the listeners of this process, as
@@ -270,8 +270,8 @@ func (p *Process) Wait(listeners []Listener) error {
 // for that. Inherited listeners that nobody has asked for are closed. A second
 // call does nothing.
 //
-// It writes the PID file first. If that fails it returns the error, and the
-// parent is told that this process can't serve.
+// It writes the PID file and makes the control socket first. If that fails it returns
+// the error, and the parent is told that this process can't serve.
 //
 // A parent that uses this package is told over the control socket. One that
 // speaks only the protocol of facebookgo/grace gets SIGTERM. A service manager,
@@ -279,13 +279,12 @@ func (p *Process) Wait(listeners []Listener) error {
 func (p *Process) CloseParent() error {
 	shared.catchRestart() // from now on a signal that comes before Wait is kept
 	h := handoff.This()
-	if !h.Interim() { // or else the file names the parent, which comes back
-		if err := p.writePIDFile(); err != nil {
-			h.Fail(err)
-			return err
-		}
+	if err := p.writePIDFile(); err != nil {
+		h.Fail(err)
+		return err
 	}
 	if err := p.openControl(); err != nil {
+		p.removePIDFile()
 		err = fmt.Errorf("grace: %w", err)
 		h.Fail(err)
 		return err

@@ -20,9 +20,10 @@ func (p *Process) pidFile() string {
 }
 
 // writePIDFile puts the pid of this process in the PID file, in one step: a
-// reader finds the old one or the new one, and an error leaves the old one there.
+// reader finds the old one or the new one, and an error leaves the old one there. A
+// process that serves in the interim leaves it to the parent, which comes back.
 func (p *Process) writePIDFile() error {
-	if p.PIDFile == "" {
+	if p.PIDFile == "" || handoff.This().Interim() {
 		return nil
 	}
 	path := p.pidFile()
@@ -31,6 +32,23 @@ func (p *Process) writePIDFile() error {
 		return fmt.Errorf("grace: write PID file %s: %w", path, err)
 	}
 	return nil
+}
+
+// restorePIDFile writes the PID file if it does not name this process.
+func (p *Process) restorePIDFile() error {
+	if p.inPIDFile() {
+		return nil
+	}
+	return p.writePIDFile()
+}
+
+// inPIDFile reports whether the PID file names this process.
+func (p *Process) inPIDFile() bool {
+	if p.PIDFile == "" {
+		return false
+	}
+	b, err := os.ReadFile(p.pidFile())
+	return err == nil && strings.TrimSpace(string(b)) == strconv.Itoa(os.Getpid())
 }
 
 func replaceFile(path, content string) (err error) {
@@ -59,15 +77,10 @@ func replaceFile(path, content string) (err error) {
 // removePIDFile removes the PID file if it names this process: nobody comes
 // after it.
 func (p *Process) removePIDFile() {
-	if p.PIDFile == "" || handoff.This().Heir() != nil {
+	if handoff.This().Heir() != nil || !p.inPIDFile() {
 		return
 	}
-	path := p.pidFile()
-	b, err := os.ReadFile(path)
-	if err != nil || strings.TrimSpace(string(b)) != strconv.Itoa(os.Getpid()) {
-		return
-	}
-	if err := os.Remove(path); err != nil {
+	if err := os.Remove(p.pidFile()); err != nil {
 		p.log(stepExit).Warn("PID file is left behind", "error", err)
 	}
 }

@@ -88,6 +88,16 @@ func (l *loop) kill(child *handoff.Child) {
 	if !child.Kill() {
 		l.log(stepFail).Warn("new process is killed, but is not gone yet", "child", child.PID())
 	}
+	l.restorePIDFiles(stepFail)
+}
+
+// restorePIDFiles writes the PID files after the end of a child that may have done so.
+func (l *loop) restorePIDFiles(step string) {
+	for _, m := range l.members() {
+		if err := m.process.restorePIDFile(); err != nil {
+			l.log(step).Error("PID file names the process that died", "error", err)
+		}
+	}
 }
 
 // preStart runs the hooks. A hook that never returns keeps its goroutine.
@@ -379,11 +389,7 @@ func (l *loop) takeBack(ready time.Time, child *handoff.Child) {
 	child.Kill() // it is reaped already: this closes what belonged to it
 	l.engine.manager.failed(l.h, fmt.Errorf("new process died: %s", child.Status()))
 	l.log(stepTakeBack).Error("new process died, this process serves again", "child", child.PID(), "after", time.Since(ready), "error", child.Status())
-	for _, m := range l.members() {
-		if err := m.process.writePIDFile(); err != nil {
-			l.log(stepTakeBack).Error("PID file names the process that died", "error", err)
-		}
-	}
+	l.restorePIDFiles(stepTakeBack)
 	l.fails(child, fmt.Errorf("new process died: %s", child.Status()))
 }
 
