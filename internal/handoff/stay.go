@@ -121,10 +121,8 @@ func (p *Process) Next() int {
 	return p.next
 }
 
-// relieve ends the interim: the parent serves again, or has gone.
+// relieve ends the interim: the parent serves again, or has gone. mu is held.
 func (p *Process) relieve(serves bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if !p.interim || p.over {
 		return
 	}
