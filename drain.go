@@ -116,8 +116,8 @@ func (e *ending) announce() (delay time.Duration) {
 	if !e.final() {
 		return 0
 	}
+	e.engine.stop.Store(true)
 	e.engine.mu.Lock()
-	e.engine.stop = true
 	// One that has served in the interim must make room for what the supervisor
 	// starts.
 	if e.phase == serving && !e.h.Interim() {

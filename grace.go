@@ -215,7 +215,7 @@ type Aborter interface {
 func Ready() bool {
 	h := handoff.This()
 	_, _, parent := h.Parent()
-	return (parent || h.IsReady()) && !shared.stopping()
+	return (parent || h.IsReady()) && !shared.stop.Load()
 }
 
 // A Service is something that listens in this process and must survive its

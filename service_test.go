@@ -1,0 +1,116 @@
+//go:build unix
+
+package grace_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/facebookgo/grace"
+	"github.com/facebookgo/grace/internal/testbin"
+	"github.com/facebookgo/grace/internal/testbin/play"
+)
+
+// Services of the program, on Process.Run.
+
+// asking is a service that asks in each of its methods whether it is ready.
+type asking struct {
+	greeter
+	addr string
+}
+
+func (a *asking) say(what string) {
+	play.Emit(play.Event{Event: play.Log, Text: fmt.Sprintf("%s, ready: %t", what, grace.Ready())})
+}
+
+func (a *asking) Start() {
+	a.say("start")
+	play.Emit(play.Event{Event: play.Serving, Addrs: []string{a.addr}})
+	a.greeter.Start()
+}
+
+func (a *asking) Pause(ctx context.Context) {
+	a.greeter.Pause(ctx)
+	a.say("pause")
+}
+
+func (a *asking) Resume() {
+	a.say("resume")
+	a.greeter.Resume()
+}
+
+func (a *asking) Announce() { a.say("announce") }
+
+func (a *asking) Drain() error {
+	a.say("drain")
+	return a.greeter.Drain()
+}
+
+// serveAsking runs one, until SIGHUP.
+func serveAsking(cfg play.Config) error {
+	l, err := testbin.ListenNet(cfg, cfg.Listens[0])
+	if err != nil {
+		return err
+	}
+	ctx, end := context.WithCancelCause(context.Background())
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		<-hangup
+		end(errors.New("seen enough"))
+	}()
+	p := grace.Process{
+		Standby: cfg.Standby,
+		KeepPID: cfg.KeepPID,
+		Logger:  slog.New(slog.NewTextHandler(logWriter{}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	tcp := l.(*net.TCPListener)
+	a := &asking{greeter: greeter{tcp: tcp, listener: grace.NewListener(tcp)}, addr: tcp.Addr().String()}
+	return play.Done(p.Run(ctx, a))
+}
+
+// logWriter makes an event of each line.
+type logWriter struct{}
+
+func (logWriter) Write(b []byte) (int, error) {
+	play.Emit(play.Event{Event: play.Log, Text: string(b[:len(b)-1])})
+	return len(b), nil
+}
+
+// runAsking starts one with a long standby.
+func runAsking(t *testing.T, keepPID bool) (s *testbin.Service, pid int) {
+	t.Helper()
+	cfg := play.Config{Role: "asks", Listens: []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}}, Standby: time.Hour, KeepPID: keepPID}
+	s = testbin.Start(t, cfg)
+	pid, _ = s.Newest()
+	s.WaitLog(pid, "signals restart and stop this process")
+	return s, pid
+}
+
+// A method of a service may ask whether it is ready.
+func TestReadyInService(t *testing.T) {
+	s, pid := runAsking(t, false)
+	s.WaitLog(pid, "start, ready: false")
+	child := s.RestartPID(pid)
+	s.WaitLog(pid, "pause, ready: true")
+	s.WaitLog(child, "start, ready: true") // the service is
+	s.WaitLog(pid, "standing by")
+	s.Signal(child, syscall.SIGKILL)
+	s.WaitLog(pid, "resume, ready: true")
+	s.WaitLog(pid, "serves again")
+	s.Signal(pid, syscall.SIGTERM)
+	s.WaitLog(pid, "announce, ready: false")
+	s.WaitLog(pid, "drain, ready: false")
+	if e := s.WaitReturned(pid); e.Event != play.Returned || e.Text != "" {
+		t.Errorf("%s %s", e.Event, e.Text)
+	}
+	s.WaitGone()
+}
