@@ -67,9 +67,8 @@ func (l *loop) comeBack(child *handoff.Child, again bool) (done bool) {
 }
 
 // stopBoth stops the child, and this process, which was to come after it.
-func (l *loop) stopBoth(child *handoff.Child, sig os.Signal) {
+func (l *loop) stopBoth(child *handoff.Child) {
 	l.hold()
-	l.log(stepSignal).Info("stopping, and the new process too", "child", child.PID(), "signal", sig.String())
 	_ = child.Signal(syscall.SIGTERM)
 	child.Ignore()
 	child.Release()

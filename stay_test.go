@@ -35,3 +35,22 @@ func TestKeepPIDParentIsKilledAtTheStart(t *testing.T) {
 	s.WaitReturned(interim)
 	s.WaitGone()
 }
+
+// A program that ends its service itself while it stands by, to come back in its own
+// process, does not come back, and leaves nobody behind.
+func TestKeepPIDServiceEnds(t *testing.T) {
+	s, pid := runAsking(t, true)
+	interim := s.RestartPID(pid)
+	s.WaitLog(pid, "standing by")
+	s.WaitLog(interim, "signals restart and stop this process")
+	s.Signal(pid, syscall.SIGHUP)
+	s.WaitLog(pid, "drain, ready:")
+	if e := s.WaitReturned(pid); e.Text != "seen enough" {
+		t.Errorf("%s %s", e.Event, e.Text)
+	}
+	s.WaitReturned(interim)
+	s.WaitGone()
+	if n := count(s, pid, play.Serving, ""); n != 1 {
+		t.Errorf("process %d has served %d times, want once", pid, n)
+	}
+}

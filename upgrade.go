@@ -241,10 +241,15 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 			}
 		case sig := <-l.stop:
 			if keeps {
-				l.stopBoth(child, sig)
+				l.log(stepSignal).Info("stopping, and the new process too", "child", child.PID(), "signal", sig.String())
+				l.stopBoth(child)
 				return true
 			}
 		case <-l.quit:
+			if keeps { // the program does not want to come back
+				l.stopBoth(child)
+				return true
+			}
 		case m, ok := <-messages:
 			switch {
 			case !ok:
