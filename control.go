@@ -19,7 +19,8 @@ import (
 // puts it in the place of the one before when it is ready; the one before goes on
 // answering whoever has connected to it.
 
-// controls are the servers of control sockets, one for each path.
+// controls are the servers of control sockets, one for each path. The lock of the
+// engine is not taken while mu is held: a service that joins opens a socket with it.
 type controls struct {
 	mu      sync.Mutex
 	servers map[string]*control.Server
@@ -66,25 +67,30 @@ func (p *Process) openControl() error {
 
 // restore puts the sockets back in their places after the child pid, which may have
 // taken them, has come to its end.
-func (c *controls) restore(l *loop, pid int) {
+func (c *controls) restore(pid int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var errs []error
 	for _, s := range c.servers {
-		if err := s.Restore(pid); err != nil {
-			l.log(stepTakeBack).Error("nobody can connect to this process", "error", err)
-		}
+		errs = append(errs, s.Restore(pid))
 	}
+	return errors.Join(errs...)
 }
 
 // close removes the sockets that are still ours, and waits until all who have asked
-// are answered.
+// are answered. An answer may need the lock of the engine.
 func (c *controls) close() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, s := range c.servers {
-		c.held = append(c.held, s.Close()...)
-	}
+	servers := c.servers
 	c.servers = nil
+	c.mu.Unlock()
+	var held []net.Conn
+	for _, s := range servers {
+		held = append(held, s.Close()...)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = append(c.held, held...)
 }
 
 // answer deals with one request on a control socket.
