@@ -96,9 +96,7 @@ func (f *family) read(t *testing.T) {
 // end lets the parent go.
 func (f *family) end(t *testing.T) {
 	t.Helper()
-	if f.parent.control != nil {
-		f.parent.closeControl()
-	}
+	f.parent.closeControl()
 	wait(t, f.done, "the child to see the end of its parent")
 }
 
@@ -465,6 +463,28 @@ func TestPassAndTheChildDies(t *testing.T) {
 	// Later calls find nobody.
 	if f.parent.Pass(l, servers[0].(syscall.Conn))[0] {
 		t.Error("said to be taken by a child that has died before")
+	}
+}
+
+// The child is killed by this process, which does not need it any more, while
+// connections are on their way to it.
+func TestPassAndTheChildIsKilled(t *testing.T) {
+	f, l := script(t)
+	const n = maxRights + 10
+	clients, servers := make([]net.Conn, n), make([]net.Conn, n)
+	results := make(chan bool, n)
+	for i := range n {
+		clients[i], servers[i] = connect(t, l)
+		go func() { results <- f.parent.Pass(l, servers[i].(syscall.Conn))[0] }()
+	}
+	f.parent.closeControl()
+	for range n {
+		if wait(t, results, "an answer") {
+			t.Error("said to be taken by a child that was killed")
+		}
+	}
+	for i := range n {
+		joined(t, clients[i], servers[i])
 	}
 }
 

@@ -105,7 +105,6 @@ func (c *Child) start(argv0 string, o Options) error {
 
 // listen begins to read what the child says, and tells it the states.
 func (c *Child) listen(states []string) {
-	c.talks = true
 	c.reader.Add(2)
 	go func() {
 		defer c.reader.Done()
