@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -40,10 +39,7 @@ func (p *Process) openControl() error {
 	if p.ControlSocket == "" {
 		return nil
 	}
-	path := p.ControlSocket
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(handoff.This().Dir(), path)
-	}
+	path := handoff.This().Absolute(p.ControlSocket)
 	c := &shared.controls
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -51,7 +47,7 @@ func (p *Process) openControl() error {
 		return nil
 	}
 	var family []int
-	if origin, parent := handoff.This().Origin(); origin == handoff.Parent || origin == handoff.Legacy {
+	if origin, parent := handoff.This().Origin(); origin.Handover() {
 		family = []int{parent}
 	}
 	s, err := control.Listen(path, family...)

@@ -293,7 +293,7 @@ func (p *Process) CloseParent() error {
 	if err != nil {
 		return err
 	}
-	if origin, parent := h.Origin(); first && (origin == handoff.Parent || origin == handoff.Legacy) {
+	if origin, parent := h.Origin(); first && origin.Handover() {
 		p.log(stepReady).Info("the old process is told that this one is ready", "parent", parent)
 	}
 	shared.manager.ready(h)

@@ -10,14 +10,8 @@ import (
 	"github.com/facebookgo/grace/internal/handoff"
 )
 
-// pidFile is where the PID file of p is. A path that is not absolute begins where
-// this process was started, as it does for every generation.
-func (p *Process) pidFile() string {
-	if filepath.IsAbs(p.PIDFile) {
-		return p.PIDFile
-	}
-	return filepath.Join(handoff.This().Dir(), p.PIDFile)
-}
+// pidFile is where the PID file of p is.
+func (p *Process) pidFile() string { return handoff.This().Absolute(p.PIDFile) }
 
 // writePIDFile puts the pid of this process in the PID file, in one step: a
 // reader finds the old one or the new one, and an error leaves the old one there. A

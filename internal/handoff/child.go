@@ -57,7 +57,7 @@ func (p *Process) Ready() (first bool, err error) {
 		if p.comeback {
 			go p.reapInterim() // ends with the process that has gone
 		}
-	case p.origin == Parent || p.origin == Legacy: // which is not told what is unused
+	case p.origin.Handover(): // the parent is not told what is unused
 		for _, a := range p.unusedPaths() {
 			_ = os.Remove(a.Name)
 		}

@@ -93,7 +93,7 @@ func (p *Process) claim() {
 	default:
 		p.origin = Manager
 	}
-	if p.origin == Parent || p.origin == Legacy {
+	if p.origin.Handover() {
 		p.gen, p.since = max(m.gen, 2), m.since
 		p.sole = false
 	}

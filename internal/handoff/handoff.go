@@ -116,6 +116,7 @@ package handoff
 import (
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 )
@@ -176,6 +177,9 @@ const (
 	Parent                // a parent with this package started a handover
 	Legacy                // a parent that speaks the protocol of facebookgo/grace did
 )
+
+// Handover reports whether a parent has started this process to take over.
+func (o Origin) Handover() bool { return o == Parent || o == Legacy }
 
 var this = start()
 
@@ -272,9 +276,15 @@ func (p *Process) Hasten() <-chan struct{} {
 	return p.Alone()
 }
 
-// Dir is the directory in which this process was started, or "" if it is not
-// known. The program may have left it since.
-func (p *Process) Dir() string { return p.dir }
+// Absolute is path from the directory in which this process was started, as every
+// generation means it. The program may have left that since. It stays relative if the
+// directory is not known.
+func (p *Process) Absolute(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(p.dir, path)
+}
 
 // alone notes that no parent can take the sockets back any more. mu is held.
 func (p *Process) alone() {

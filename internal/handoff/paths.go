@@ -56,19 +56,11 @@ func (p *Process) notePath(s *Socket) {
 	if s.made {
 		s.pathID, _ = socketAt(s.path)
 	} else if !s.atPath() {
-		s.path = p.absolute(path)
+		s.path = p.Absolute(path)
 	}
 	if s.pathID != (fileID{}) {
 		p.paths = append(p.paths, s)
 	}
-}
-
-// absolute is path as the process that this program first was has meant it.
-func (p *Process) absolute(path string) string {
-	if filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(p.dir, path)
 }
 
 // cross notes that a child may close s as the last that has it, or as one of two. Then
@@ -79,7 +71,7 @@ func (p *Process) cross(s *Socket) {
 		return
 	}
 	path := s.addr().String()
-	for _, s.path = range []string{path, p.absolute(path)} {
+	for _, s.path = range []string{path, p.Absolute(path)} {
 		s.path, _ = filepath.Abs(s.path)
 		if id, ok := socketAt(s.path); ok {
 			s.pathID = id
@@ -134,7 +126,7 @@ func (p *Process) pathOf(in *inherited) (none net.UnixAddr) {
 	if !ok || !hasPath(addr) {
 		return none
 	}
-	addr.Name = p.absolute(addr.Name)
+	addr.Name = p.Absolute(addr.Name)
 	if id, ok := socketAt(addr.Name); !ok || in.kind == kindDatagram && id != in.pathID {
 		return none // by now something else is there
 	}

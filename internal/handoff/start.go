@@ -32,7 +32,7 @@ func (p *Process) Start(o Options) (*Child, error) {
 	if len(os.Args) == 0 {
 		return nil, errors.New("start new process: os.Args is empty")
 	}
-	argv0, err := lookPath(os.Args[0], p.dir)
+	argv0, err := p.lookPath(os.Args[0])
 	if err != nil {
 		return nil, fmt.Errorf("start new process: %w", err)
 	}
@@ -273,9 +273,9 @@ func stdFD(f *os.File) int {
 
 // lookPath finds the program as it was found when this process was started: a
 // name with a slash from the directory of that time, another one in PATH.
-func lookPath(argv0, dir string) (string, error) {
-	if dir != "" && filepath.Base(argv0) != argv0 && !filepath.IsAbs(argv0) {
-		argv0 = filepath.Join(dir, argv0)
+func (p *Process) lookPath(argv0 string) (string, error) {
+	if p.dir != "" && filepath.Base(argv0) != argv0 {
+		argv0 = p.Absolute(argv0)
 	}
 	return exec.LookPath(argv0)
 }

@@ -46,7 +46,7 @@ func (s *Stay) Close() {
 // asks the program for one more restart.
 func (s *Stay) Exec(again bool) error {
 	p := s.child.parent
-	argv0, err := lookPath(os.Args[0], p.dir)
+	argv0, err := p.lookPath(os.Args[0])
 	if err != nil {
 		return fmt.Errorf("execute the program anew: %w", err)
 	}
