@@ -98,7 +98,7 @@ func (e *ending) final() bool { return e.child == nil && e.h.Next() == 0 }
 // more time, if it is known how much that can be. done ends that.
 func (e *ending) tellStopping() (done func()) {
 	members := e.members()
-	e.engine.manager.stopping(e.h, "stops")
+	e.engine.manager.stopping(e.h)
 	limit := longest(members, func(p *Process) time.Duration { return p.TermTimeout })
 	if limit <= 0 {
 		return func() {}

@@ -23,30 +23,29 @@ var errStopped = errors.New("told to stop")
 // upgrade is one restart. It reports whether this process has nothing more to
 // do; otherwise it serves as before.
 func (l *loop) upgrade() (done bool) {
-	begin := time.Now()
 	l.begin()
 	l.engine.manager.reload(l.h)
-	if err := l.preStart(begin); err != nil {
-		return l.failed(begin, nil, err)
+	if err := l.preStart(); err != nil {
+		return l.failed(nil, err)
 	}
 	l.starts()
 	for try := 1; ; try++ {
 		child, err := l.h.Start(handoff.Options{Control: true, Interim: l.keepsPID(), Stderr: l.asked != nil && !isJournal()})
 		if err != nil {
-			return l.failed(begin, nil, err)
+			return l.failed(nil, err)
 		}
 		l.runs(child)
 		l.log(stepStart).Info("new process started", "child", child.PID())
-		ready, err := l.awaitReady(begin, child)
+		ready, err := l.awaitReady(child)
 		switch {
 		case err == nil:
-			l.log(stepReady).Info("new process is ready", "child", child.PID(), "after", time.Since(begin))
+			l.log(stepReady).Info("new process is ready", "child", child.PID(), "after", time.Since(l.started))
 			return l.standby(child, ready)
 		case try < maxTries && child.Struck(restartSignals[0].(syscall.Signal)):
 			l.log(stepStart).Info("new process was in the way of a signal that restarts, another one is started", "child", child.PID(), "error", err)
 			l.kill(child)
 		default:
-			return l.failed(begin, child, err)
+			return l.failed(child, err)
 		}
 	}
 }
@@ -57,7 +56,7 @@ func (l *loop) upgrade() (done bool) {
 const maxTries = 3
 
 // failed ends an upgrade that came to nothing.
-func (l *loop) failed(begin time.Time, child *handoff.Child, err error) (done bool) {
+func (l *loop) failed(child *handoff.Child, err error) (done bool) {
 	if errors.Is(err, errStopped) {
 		if child != nil && (l.halted() || l.keepsPID()) { // nobody comes after this process
 			l.kill(child)
@@ -77,7 +76,7 @@ func (l *loop) failed(begin time.Time, child *handoff.Child, err error) (done bo
 		l.kill(child)
 	}
 	l.engine.manager.failed(l.h, err)
-	attrs = append(attrs, "after", time.Since(begin), "error", err)
+	attrs = append(attrs, "after", time.Since(l.started), "error", err)
 	l.log(stepFail).Error("restart failed, this process goes on serving", attrs...)
 	l.fails(child, err)
 	return false
@@ -101,7 +100,7 @@ func (l *loop) restorePIDFiles(step string) {
 }
 
 // preStart runs the hooks. A hook that never returns keeps its goroutine.
-func (l *loop) preStart(begin time.Time) error {
+func (l *loop) preStart() error {
 	hooks := make(chan error, 1)
 	members := l.members()
 	go func() {
@@ -118,7 +117,7 @@ func (l *loop) preStart(begin time.Time) error {
 		case <-l.quit:
 			return errStopped
 		case <-l.engine.restart:
-			l.busy(begin, "the pre-start hook runs")
+			l.busy("the pre-start hook runs")
 		}
 	}
 }
@@ -141,12 +140,8 @@ func runHooks(members []*member) (err error) {
 	return nil
 }
 
-// lastWords is how long what a child has sent may take to arrive after its end.
-// Only on a busy machine it takes any time at all.
-const lastWords = time.Second
-
 // awaitReady returns when the child serves, with what it says about the sockets.
-func (l *loop) awaitReady(begin time.Time, child *handoff.Child) (ready string, err error) {
+func (l *loop) awaitReady(child *handoff.Child) (ready string, err error) {
 	timeout := longest(l.members(), func(p *Process) time.Duration { return orDefault(p.StartTimeout, DefaultStartTimeout) })
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -165,15 +160,15 @@ func (l *loop) awaitReady(begin time.Time, child *handoff.Child) (ready string, 
 				if messages = nil; exited == nil {
 					return "", whyNotReady(child, true, reason)
 				}
-				ended = time.After(lastWords)
+				ended = time.After(handoff.LastWords)
 			case m.Word == handoff.Ready:
 				return m.Args, nil
 			case m.Word == handoff.Hello && !hello:
 				hello = true
-				l.log(stepHello).Info("new process takes part in the handover", "child", child.PID(), "after", time.Since(begin))
+				l.log(stepHello).Info("new process takes part in the handover", "child", child.PID(), "after", time.Since(l.started))
 			case m.Word == handoff.Failed && reason == "":
 				reason = m.Args
-				ended = time.After(lastWords)
+				ended = time.After(handoff.LastWords)
 			default:
 				return "", fmt.Errorf("new process sent %.60q on the control socket, which is no message of a handover", strings.TrimSpace(m.Word+" "+m.Args))
 			}
@@ -181,7 +176,7 @@ func (l *loop) awaitReady(begin time.Time, child *handoff.Child) (ready string, 
 			if exited = nil; messages == nil {
 				return "", whyNotReady(child, true, reason)
 			}
-			ended = time.After(lastWords)
+			ended = time.After(handoff.LastWords)
 		case <-ended:
 			return "", whyNotReady(child, exited == nil, reason)
 		case <-timer.C:
@@ -194,7 +189,7 @@ func (l *loop) awaitReady(begin time.Time, child *handoff.Child) (ready string, 
 		case <-l.quit:
 			return "", errStopped
 		case <-l.engine.restart:
-			l.busy(begin, "the new process starts")
+			l.busy("the new process starts")
 		}
 	}
 }
@@ -212,8 +207,8 @@ func whyNotReady(child *handoff.Child, exited bool, reason string) error {
 	return errors.New("new process closed its control socket before it was ready")
 }
 
-func (l *loop) busy(begin time.Time, what string) {
-	l.log(stepSignal).Warn("a restart is under way already, the signal is ignored", "now", what, "after", time.Since(begin))
+func (l *loop) busy(what string) {
+	l.log(stepSignal).Warn("a restart is under way already, the signal is ignored", "now", what, "after", time.Since(l.started))
 }
 
 // standby lets the child serve alone and watches over it for a while.
@@ -274,7 +269,7 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 			}
 			l.resume()
 			// On a busy machine what it said may come late.
-			if why, ok := lastWord(messages, lastWords); ok {
+			if why, ok := lastWord(messages, handoff.LastWords); ok {
 				l.pause()
 				return l.left(child, why)
 			}
@@ -298,7 +293,7 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 			continue
 		}
 		if child.Gone() { // in the moment in which this process was told to stop
-			if why, ok := lastWord(messages, lastWords); ok {
+			if why, ok := lastWord(messages, handoff.LastWords); ok {
 				return l.left(child, why)
 			}
 			child.Release()

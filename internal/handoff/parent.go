@@ -101,9 +101,9 @@ func (c *Child) end(died bool) {
 	close(c.exited)
 }
 
-// lastWords is how long what a child has sent may take to arrive after its end, if
-// a process that it started holds the socket.
-const lastWords = time.Second
+// LastWords is how long what a child has sent may take to arrive after its end, if a
+// process that it started holds the socket, or the machine is busy.
+const LastWords = time.Second
 
 // crashed reports whether the child, which has exited, has not said that it would.
 func (c *Child) crashed() bool {
@@ -112,7 +112,7 @@ func (c *Child) crashed() bool {
 	}
 	select {
 	case <-c.passer.ended:
-	case <-time.After(lastWords):
+	case <-time.After(LastWords):
 	}
 	return !c.leaving.Load()
 }
