@@ -26,13 +26,6 @@ type controls struct {
 	held    []net.Conn // closed by the end of this process
 }
 
-// A Counter is a [Service] that knows how many connections it has, which the control
-// socket tells. Connections is called at any time, from any goroutine.
-type Counter interface {
-	Service
-	Connections() int
-}
-
 // openControl makes the control socket of p, unless there is none or it is there
 // already.
 func (p *Process) openControl() error {

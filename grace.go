@@ -190,23 +190,6 @@ type Process struct {
 	Logger *slog.Logger
 }
 
-// An Announcer is a [Service] that wants to know when it is told to stop and no
-// process follows. It goes on accepting, and should tell its clients to go
-// elsewhere. Drain follows after the StopDelay, which may be zero.
-type Announcer interface {
-	Service
-	Announce()
-}
-
-// An Aborter is a [Service] whose Drain can be cut short: Abort closes what is
-// open, and Drain returns at once. That happens if the successor of this process
-// has died when the service manager took it for the main process already: it
-// starts the service anew, but not before this process has left.
-type Aborter interface {
-	Service
-	Abort()
-}
-
 // Ready reports whether this service is up and stays up: CloseParent was called,
 // here or in the parent, and no signal has told this process to stop without a
 // successor. So it is true in a child that accepts but is not ready yet, and stays
@@ -216,26 +199,6 @@ func Ready() bool {
 	h := handoff.This()
 	_, _, parent := h.Parent()
 	return (parent || h.IsReady()) && !shared.stop.Load()
-}
-
-// A Service is something that listens in this process and must survive its
-// restarts. Its methods are called one at a time.
-type Service interface {
-	// Start begins to serve and returns at once: the engine waits for it.
-	// Signals are caught from here on. When s serves, it should call
-	// CloseParent, here or from a goroutine.
-	Start()
-
-	// Pause stops accepting but closes no listener. It returns when nothing
-	// more can be accepted, or when ctx ends.
-	Pause(ctx context.Context)
-
-	// Resume takes up accepting after Pause: the child has died.
-	Resume()
-
-	// Drain finishes what is in flight, closes the listeners and returns what
-	// Run returns. It may be called after Pause, or without it.
-	Drain() error
 }
 
 // Run starts s and lets signals restart and stop it, until they have stopped it:

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -26,6 +27,12 @@ func (p *Process) Close(l net.Listener) error {
 	}
 	p.mu.Unlock()
 	return l.Close()
+}
+
+// hasPath reports whether a stands in the file system.
+func hasPath(a net.Addr) bool {
+	u, ok := a.(*net.UnixAddr)
+	return ok && !strings.HasPrefix(u.Name, "@") && u.Name != ""
 }
 
 // setUnlink says who removes the paths of sockets: this process if it is the

@@ -124,6 +124,17 @@ func (p *Process) note(s *Socket) {
 	}
 }
 
+// addr is where s listens, or gets its datagrams.
+func (s *Socket) addr() net.Addr {
+	switch c := s.conn.(type) {
+	case net.Listener:
+		return c.Addr()
+	case net.PacketConn:
+		return c.LocalAddr()
+	}
+	return nil
+}
+
 // isOpen reports whether c is open.
 func isOpen(c syscall.Conn) bool {
 	raw, err := c.SyscallConn()

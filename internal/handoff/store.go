@@ -2,7 +2,6 @@ package handoff
 
 import (
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 	"syscall"
@@ -117,20 +116,4 @@ func (p *Process) Store() (keep []Kept, drop []string) {
 		}
 	}
 	return keep, drop
-}
-
-// addr is where s listens, or gets its datagrams.
-func (s *Socket) addr() net.Addr {
-	switch c := s.conn.(type) {
-	case net.Listener:
-		return c.Addr()
-	case net.PacketConn:
-		return c.LocalAddr()
-	}
-	return nil
-}
-
-func hasPath(a net.Addr) bool {
-	u, ok := a.(*net.UnixAddr)
-	return ok && !strings.HasPrefix(u.Name, "@") && u.Name != ""
 }

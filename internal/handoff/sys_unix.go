@@ -374,3 +374,15 @@ func execute(argv0 string, args, env []string, fds []int) error {
 	}
 	return err
 }
+
+// killParent is terminateParent where there are no pidfds.
+func killParent(ppid int) error {
+	if os.Getppid() != ppid {
+		return nil
+	}
+	err := unix.Kill(ppid, unix.SIGTERM)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return os.NewSyscallError("kill", err)
+}
