@@ -15,14 +15,14 @@ import (
 
 // inherited is a socket, or another file, that was passed to this process.
 type inherited struct {
-	Socket
+	socket
 	fd    int
 	id    fileID
 	file  *os.File // on fd; kept, since its finalizer would close a number that others may use
 	addr  net.Addr // nil if it is no socket that package net serves, or not asked for yet
 	taken bool
 
-	socket *Socket // what became of it when it was taken
+	active *socket // what became of it when it was taken
 	state  string  // what the parent knew about it
 	stored string  // name under which the service manager has kept it for us
 	order  int     // its place in what TakeAll returns, if the manager has kept it
@@ -102,13 +102,13 @@ func (p *Process) claim() {
 	}
 	for i, file := range files {
 		in := &inherited{fd: at(i), file: file}
-		in.Name = names[i]
+		in.name = names[i]
 		// A parent with the original protocol made the socket itself, unless a
 		// stale LISTEN_PID or marker says that it was given one.
-		in.Foreign = p.origin != Legacy || pid != "" || slices.ContainsFunc(m.sockets, func(s meta) bool { return s.foreign })
+		in.foreign = p.origin != Legacy || pid != "" || slices.ContainsFunc(m.sockets, func(s meta) bool { return s.foreign })
 		if marked && len(m.sockets) == n {
 			s := m.sockets[i]
-			in.Network, in.Foreign, in.listed = s.network, s.foreign, s.listed
+			in.network, in.foreign, in.listed = s.network, s.foreign, s.listed
 		}
 		if p.origin == Manager {
 			in.fromStore()
@@ -128,7 +128,7 @@ func (p *Process) claim() {
 			continue
 		}
 		in := &inherited{fd: extra.fd, file: os.NewFile(uintptr(extra.fd), extra.name)}
-		in.Name, in.Network, in.Foreign, in.pathID = extra.name, extra.network, extra.foreign, extra.path
+		in.name, in.network, in.foreign, in.pathID = extra.name, extra.network, extra.foreign, extra.path
 		socket := notSocket
 		if !extra.file {
 			socket, _ = checkSocket(extra.fd)

@@ -46,7 +46,7 @@ func newFamily(t *testing.T, networks ...string) *family {
 			t.Fatal(err)
 		}
 		in := &inherited{fd: fd, file: os.NewFile(uintptr(fd), "inherited")}
-		in.Name, in.Network, in.id = fmt.Sprint(i), network, identity(t, fd)
+		in.name, in.network, in.id = fmt.Sprint(i), network, identity(t, fd)
 		f.child.inherited = append(f.child.inherited, in)
 		theirs, err := f.child.take(in, nil)
 		if err != nil {

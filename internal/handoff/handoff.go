@@ -141,10 +141,10 @@ type Process struct {
 	untaken   int                     // of inherited
 	waiting   []chan struct{}         // given out by Claimed
 
-	active []*Socket       // what is passed on
-	byConn map[any]*Socket // those of active whose conn can be a key
+	active []*socket       // what is passed on
+	byConn map[any]*socket // those of active whose conn can be a key
 	pruned int             // len(active) when closed sockets were last removed
-	paths  []*Socket       // whose paths End may have to remove
+	paths  []*socket       // whose paths End may have to remove
 	unused []net.UnixAddr  // of sockets that nobody has asked for
 
 	control *control      // to the parent; nil if there is none
@@ -312,6 +312,6 @@ func (p *Process) LastHolder(l any) bool {
 }
 
 // last reports whether neither a child nor the parent has s. mu is held.
-func (p *Process) last(s *Socket) bool {
+func (p *Process) last(s *socket) bool {
 	return s.holders == 0 && (s.made || p.sole)
 }

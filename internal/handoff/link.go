@@ -68,8 +68,8 @@ func closeLinks(links []meta) {
 func (p *Process) dropLinks() {
 	for _, in := range p.inherited {
 		link := &in.link
-		if in.socket != nil {
-			link = &in.socket.link
+		if in.active != nil {
+			link = &in.active.link
 		}
 		if *link != 0 {
 			closeFD(*link)

@@ -17,7 +17,7 @@ type Child struct {
 	process *os.Process
 	sibling *sibling // nil if it is our child indeed
 	parent  *Process
-	sockets []*Socket // in the order they were passed
+	sockets []*socket // in the order they were passed
 	tap     *tap      // nil if nobody listens to its standard error
 
 	// What it is told and says.
@@ -33,7 +33,7 @@ type Child struct {
 	spoke    atomic.Bool // it has said anything
 
 	// What this process thinks of it; guarded by parent.mu.
-	held     []*Socket   // those of sockets that it serves, while holds
+	held     []*socket   // those of sockets that it serves, while holds
 	holds    bool        // Hold was called, and Release was not
 	replaced int         // pid of the child's own child, for good
 	died     bool        // before or after Hold
@@ -205,7 +205,7 @@ func (c *Child) Hold(ready string) {
 			c.held[i] = nil
 		}
 	}
-	c.held = slices.DeleteFunc(c.held, func(s *Socket) bool { return s == nil })
+	c.held = slices.DeleteFunc(c.held, func(s *socket) bool { return s == nil })
 	for _, s := range c.held {
 		s.holders++
 	}

@@ -40,22 +40,22 @@ func hasPath(a net.Addr) bool {
 // SetUnlinkOnClose must not be called meanwhile. mu is held.
 //
 // Close asks as well. This is for listeners that the program closes without us.
-func (p *Process) setUnlink(sockets ...*Socket) {
+func (p *Process) setUnlink(sockets ...*socket) {
 	for _, s := range sockets {
 		u, ok := s.conn.(unlinker)
 		if !ok || s.closed {
 			continue
 		}
 		if isOpen(s.conn) {
-			u.SetUnlinkOnClose(!s.Foreign && !s.crossed && p.last(s))
+			u.SetUnlinkOnClose(!s.foreign && !s.crossed && p.last(s))
 		}
 	}
 }
 
 // notePath learns which file stands for a unixgram socket. Which one that was when
 // an inherited one was made, the parent has said. mu is held.
-func (p *Process) notePath(s *Socket) {
-	if s.kind != kindDatagram || s.Foreign || !hasPath(s.addr()) {
+func (p *Process) notePath(s *socket) {
+	if s.kind != kindDatagram || s.foreign || !hasPath(s.addr()) {
 		return
 	}
 	path := s.addr().String()
@@ -72,9 +72,9 @@ func (p *Process) notePath(s *Socket) {
 
 // cross notes that a child may close s as the last that has it, or as one of two. Then
 // End removes the path, and not Close. mu is held.
-func (p *Process) cross(s *Socket) {
+func (p *Process) cross(s *socket) {
 	s.crossed = true
-	if s.kind != kindListener || s.Foreign || !hasPath(s.addr()) {
+	if s.kind != kindListener || s.foreign || !hasPath(s.addr()) {
 		return
 	}
 	path := s.addr().String()
@@ -114,7 +114,7 @@ func abandoned(a net.UnixAddr) bool {
 
 // atPath reports whether s is what is at its path: by now that may be another socket.
 // The file of one that is closed may be another with the same number.
-func (s *Socket) atPath() bool {
+func (s *socket) atPath() bool {
 	id, ok := socketAt(s.path)
 	return ok && id == s.pathID
 }
@@ -122,7 +122,7 @@ func (s *Socket) atPath() bool {
 // pathOf is the address of a unix socket with a path that this family of processes
 // has made, or the zero value. mu is held.
 func (p *Process) pathOf(in *inherited) (none net.UnixAddr) {
-	if in.kind == kindFile || in.Foreign {
+	if in.kind == kindFile || in.foreign {
 		return none
 	}
 	typ, err := checkSocket(in.fd)

@@ -408,7 +408,7 @@ func TestPrune(t *testing.T) {
 func names(p *Process) []string {
 	var names []string
 	for _, s := range p.active {
-		names = append(names, s.Name)
+		names = append(names, s.name)
 	}
 	return names
 }
@@ -437,7 +437,7 @@ func TestList(t *testing.T) {
 		added[i] = listen(t, "tcp", "127.0.0.1:0")
 		p.Add(added[i], "tcp4", fmt.Sprintf("asked %d", i))
 	}
-	p.active[2].Foreign = true
+	p.active[2].foreign = true
 	unknown := listen(t, "unix", socketPath(t))
 	closed := listen(t, "tcp", "127.0.0.1:0")
 	_ = closed.Close()
@@ -459,7 +459,7 @@ func TestList(t *testing.T) {
 		t.Fatalf("%d sockets, want %d: %q", len(p.active), len(want), names(&p))
 	}
 	for i, s := range p.active {
-		got := socket{s.Name, s.Network, s.Foreign, s.listed}
+		got := socket{s.name, s.network, s.foreign, s.listed}
 		if got != want[i] {
 			t.Errorf("socket %d is %+v, want %+v", i, got, want[i])
 		}
@@ -482,9 +482,9 @@ func TestListTwice(t *testing.T) {
 	var p Process
 	a := listen(t, "tcp", "127.0.0.1:0")
 	p.Add(a, "tcp4", "asked")
-	p.active[0].Foreign = true
+	p.active[0].foreign = true
 	p.List([]net.Listener{a, wrapped{a.(*net.TCPListener)}, a})
-	if len(p.active) != 1 || !p.active[0].Foreign || p.active[0].Name != "asked" {
+	if len(p.active) != 1 || !p.active[0].foreign || p.active[0].name != "asked" {
 		t.Errorf("passed on are %q, want what was added", names(&p))
 	}
 }
@@ -503,7 +503,7 @@ func TestListOfOddNetwork(t *testing.T) {
 	var p Process
 	p.List([]net.Listener{oddListener{listen(t, "tcp", "127.0.0.1:0").(*net.TCPListener)}})
 	s := p.active[0]
-	m := marker{parent: 812, sockets: []meta{{network: s.Network, foreign: s.Foreign, listed: s.listed}}}
+	m := marker{parent: 812, sockets: []meta{{network: s.network, foreign: s.foreign, listed: s.listed}}}
 	if got, err := parseMarker(m.String()); err != nil || !reflect.DeepEqual(got, m) {
 		t.Errorf("%q is read as %+v, %v, want %+v", m, got, err, m)
 	}
@@ -514,49 +514,49 @@ func TestListOfOddNetwork(t *testing.T) {
 func TestLastHolder(t *testing.T) {
 	tests := []struct {
 		name   string
-		socket Socket
+		socket socket
 		sole   bool                       // the process has no parent that stands by
 		events func(p *Process, c *Child) // c was passed the socket at position 1
 		last   bool
 		unlink bool
 	}{
-		{"made here", Socket{made: true}, true,
+		{"made here", socket{made: true}, true,
 			func(*Process, *Child) {}, true, true},
-		{"made here, parent stands by", Socket{made: true}, false,
+		{"made here, parent stands by", socket{made: true}, false,
 			func(*Process, *Child) {}, true, true},
-		{"inherited, parent stands by", Socket{}, false,
+		{"inherited, parent stands by", socket{}, false,
 			func(*Process, *Child) {}, false, false},
-		{"inherited, parent has gone", Socket{}, false,
+		{"inherited, parent has gone", socket{}, false,
 			func(p *Process, _ *Child) { p.sole = true }, true, true},
-		{"from a service manager", Socket{Foreign: true}, true,
+		{"from a service manager", socket{foreign: true}, true,
 			func(*Process, *Child) {}, true, false},
-		{"child serves", Socket{made: true}, true,
+		{"child serves", socket{made: true}, true,
 			func(_ *Process, c *Child) { c.Hold("") }, false, false},
-		{"child does not use another one", Socket{made: true}, true,
+		{"child does not use another one", socket{made: true}, true,
 			func(_ *Process, c *Child) { c.Hold("unused=0,2") }, false, false},
-		{"child does not use it", Socket{made: true}, true,
+		{"child does not use it", socket{made: true}, true,
 			func(_ *Process, c *Child) { c.Hold("unused=0,1") }, true, true},
-		{"child says rubbish", Socket{made: true}, true,
+		{"child says rubbish", socket{made: true}, true,
 			func(_ *Process, c *Child) { c.Hold("unused=x,-1,99,,1x") }, false, false},
-		{"inherited, child does not use it", Socket{}, true,
+		{"inherited, child does not use it", socket{}, true,
 			func(_ *Process, c *Child) { c.Hold("unused=1") }, true, true},
-		{"child died", Socket{made: true}, true,
+		{"child died", socket{made: true}, true,
 			func(_ *Process, c *Child) { c.Hold(""); c.Release() }, true, true},
-		{"inherited, child died", Socket{}, true,
+		{"inherited, child died", socket{}, true,
 			func(_ *Process, c *Child) { c.Hold(""); c.Release() }, true, true},
-		{"inherited, child died, parent stands by", Socket{}, false,
+		{"inherited, child died, parent stands by", socket{}, false,
 			func(_ *Process, c *Child) { c.Hold(""); c.Release() }, false, false},
-		{"child that did not use it died", Socket{made: true}, true,
+		{"child that did not use it died", socket{made: true}, true,
 			func(_ *Process, c *Child) { c.Hold("unused=1"); c.Release() }, true, true},
-		{"held twice, died once", Socket{made: true}, true,
+		{"held twice, died once", socket{made: true}, true,
 			func(_ *Process, c *Child) { c.Hold(""); c.Hold(""); c.Release(); c.Release() }, true, true},
-		{"released but never held", Socket{made: true}, true,
+		{"released but never held", socket{made: true}, true,
 			func(_ *Process, c *Child) { c.Release() }, true, true},
-		{"died before it was held", Socket{made: true}, true,
+		{"died before it was held", socket{made: true}, true,
 			func(_ *Process, c *Child) { c.died = true; c.Hold("") }, true, true},
-		{"child was replaced by its own", Socket{made: true}, true,
+		{"child was replaced by its own", socket{made: true}, true,
 			func(_ *Process, c *Child) { c.Hold(""); c.Replaced(2); c.Release() }, false, false},
-		{"foreign, child died", Socket{Foreign: true}, true,
+		{"foreign, child died", socket{foreign: true}, true,
 			func(_ *Process, c *Child) { c.Hold(""); c.Release() }, true, false},
 	}
 	for _, tt := range tests {
@@ -565,7 +565,7 @@ func TestLastHolder(t *testing.T) {
 			l := listen(t, "unix", socketPath(t))
 			s := tt.socket
 			s.conn = l.(syscall.Conn)
-			p.add(&Socket{made: true, conn: listen(t, "tcp", "127.0.0.1:0").(syscall.Conn)})
+			p.add(&socket{made: true, conn: listen(t, "tcp", "127.0.0.1:0").(syscall.Conn)})
 			p.add(&s)
 			c := &Child{parent: p, sockets: slices.Clone(p.active)}
 			tt.events(p, c)

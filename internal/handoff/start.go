@@ -177,7 +177,7 @@ func (c *Child) pack(p *parcel, o Options) error {
 
 func (c *Child) packSockets(p *parcel) error {
 	c.listenersFirst()
-	var passed []*Socket
+	var passed []*socket
 	for i, s := range c.sockets {
 		fd, err := dup(s.conn)
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
@@ -187,7 +187,7 @@ func (c *Child) packSockets(p *parcel) error {
 			err = p.add(s, fd, p.put(fd), &p.names)
 		}
 		if err != nil {
-			return fmt.Errorf("pass socket %d of %d (%s): %w", i+1, len(c.sockets), s.Name, tooMany(err, len(c.sockets)-i))
+			return fmt.Errorf("pass socket %d of %d (%s): %w", i+1, len(c.sockets), s.name, tooMany(err, len(c.sockets)-i))
 		}
 		passed = append(passed, s)
 	}
@@ -224,15 +224,15 @@ func (c *Child) packControl(p *parcel) error {
 // listenersFirst puts what LISTEN_FDS announces before the rest: a child with the
 // original protocol takes it for an error if something there does not listen.
 func (c *Child) listenersFirst() {
-	slices.SortStableFunc(c.sockets, func(a, b *Socket) int { return cmp.Compare(a.kind, b.kind) })
+	slices.SortStableFunc(c.sockets, func(a, b *socket) int { return cmp.Compare(a.kind, b.kind) })
 }
 
 // add notes in m, or in names, that s, of which fd is a descriptor, is passed as
 // descriptor as.
-func (m *marker) add(s *Socket, fd, as int, names *[]string) error {
-	t := meta{network: s.Network, foreign: s.Foreign, listed: s.listed, file: s.kind == kindFile}
+func (m *marker) add(s *socket, fd, as int, names *[]string) error {
+	t := meta{network: s.network, foreign: s.foreign, listed: s.listed, file: s.kind == kindFile}
 	if s.kind == kindListener {
-		*names = append(*names, s.Name)
+		*names = append(*names, s.name)
 		m.sockets = append(m.sockets, t)
 		return nil
 	}
@@ -240,7 +240,7 @@ func (m *marker) add(s *Socket, fd, as int, names *[]string) error {
 	if err != nil {
 		return err
 	}
-	t.fd, t.name, t.inode, t.path = as, s.Name, id.ino, s.pathID
+	t.fd, t.name, t.inode, t.path = as, s.name, id.ino, s.pathID
 	m.extras = append(m.extras, t)
 	return nil
 }

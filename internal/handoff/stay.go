@@ -12,7 +12,7 @@ import (
 // A Stay is what a process keeps until it executes the program anew.
 type Stay struct {
 	child   *Child
-	sockets []*Socket
+	sockets []*socket
 	fds     []int
 }
 
@@ -26,7 +26,7 @@ func (c *Child) Stay() (*Stay, error) {
 		fd, err := dup(socket.conn)
 		if err != nil {
 			s.Close()
-			return nil, fmt.Errorf("keep socket %s: %w", socket.Name, err)
+			return nil, fmt.Errorf("keep socket %s: %w", socket.name, err)
 		}
 		s.fds = append(s.fds, fd)
 	}
