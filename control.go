@@ -127,7 +127,7 @@ func refusal(err error) control.Answer {
 // status is what this process says about itself.
 func (e *engine) status() gracectl.Status {
 	h := handoff.This()
-	s := gracectl.Status{PID: os.Getpid(), Generation: h.Generation(), Started: h.Born()}
+	s := gracectl.Status{PID: os.Getpid(), Generation: h.Generation(), Started: h.Born().Truncate(time.Millisecond)}
 	if pid, born, ok := h.Parent(); ok {
 		s.Parent = &gracectl.Process{PID: pid, Started: born}
 	}
@@ -158,7 +158,6 @@ func (e *engine) status() gracectl.Status {
 			s.Connections += c.Connections()
 		}
 	}
-	s.Started = s.Started.Truncate(time.Millisecond)
 	return s
 }
 

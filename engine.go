@@ -240,3 +240,13 @@ func (l *loop) members() []*member {
 	defer l.engine.mu.Unlock()
 	return slices.Clone(l.engine.members)
 }
+
+// processes are those of the members, each once.
+func (l *loop) processes() (processes []*Process) {
+	for _, m := range l.members() {
+		if !slices.Contains(processes, m.process) {
+			processes = append(processes, m.process)
+		}
+	}
+	return processes
+}

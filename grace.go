@@ -145,8 +145,9 @@ type Process struct {
 	// default, means not at all.
 	StopDelay time.Duration
 
-	// PreStart is called before each start of a child, on a goroutine of its
-	// own. If it returns an error or panics no child is started.
+	// PreStart is called before each restart, on a goroutine of its own. If it returns
+	// an error or panics no child is started. There is no time limit to it: signals that
+	// restart are ignored until it returns.
 	PreStart func() error
 
 	// PIDFile is a file that holds the pid of the process that serves, in
@@ -230,8 +231,8 @@ func (p *Process) Wait(listeners []Listener) error {
 
 // CloseParent says that this process is ready to serve: the parent, if there is
 // one that waits for this, stops accepting, drains and exits. It does not wait
-// for that. Inherited listeners that nobody has asked for are closed. A second
-// call does nothing.
+// for that. Inherited sockets and files that nobody has asked for are closed. Only the
+// first call in a process says anything.
 //
 // It writes the PID file and makes the control socket first. If that fails it returns
 // the error, and the parent is told that this process can't serve.

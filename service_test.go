@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -113,4 +115,44 @@ func TestReadyInService(t *testing.T) {
 		t.Errorf("%s %s", e.Event, e.Text)
 	}
 	s.WaitGone()
+}
+
+// still is a service that does nothing. It tells when it has started.
+type still chan struct{}
+
+func (s still) Start()              { close(s) }
+func (still) Pause(context.Context) {}
+func (still) Resume()               {}
+func (still) Drain() error          { return nil }
+
+// The hook of a Process is called once, however many services run on it.
+func TestHookIsCalledOnce(t *testing.T) {
+	var calls atomic.Int32
+	locked := errors.New("the index is locked")
+	p := grace.Process{Logger: slog.New(slog.DiscardHandler), PreStart: func() error {
+		if calls.Add(1) > 1 {
+			t.Error("it is called again")
+		}
+		return nil
+	}}
+	last := grace.Process{Logger: p.Logger, PreStart: func() error { return locked }} // so that nothing is started
+	ctx, end := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, p := range []*grace.Process{&p, &p, &last} {
+		s := make(still)
+		running.Add(1)
+		go func() {
+			defer running.Done()
+			_ = p.Run(ctx, s)
+		}()
+		waitFor(t, "the service to start", s)
+	}
+	if err := grace.Upgrade(patient(t)); !errors.Is(err, locked) {
+		t.Errorf("Upgrade: %v, want that %v", err, locked)
+	}
+	end()
+	running.Wait()
+	if n := calls.Load(); n != 1 {
+		t.Errorf("the hook was called %d times, want once", n)
+	}
 }

@@ -92,8 +92,8 @@ func (l *loop) kill(child *handoff.Child) {
 
 // restorePIDFiles writes the PID files after the end of a child that may have done so.
 func (l *loop) restorePIDFiles(step string) {
-	for _, m := range l.members() {
-		if err := m.process.restorePIDFile(); err != nil {
+	for _, p := range l.processes() {
+		if err := p.restorePIDFile(); err != nil {
 			l.log(step).Error("PID file names the process that died", "error", err)
 		}
 	}
@@ -102,11 +102,11 @@ func (l *loop) restorePIDFiles(step string) {
 // preStart runs the hooks. A hook that never returns keeps its goroutine.
 func (l *loop) preStart() error {
 	hooks := make(chan error, 1)
-	members := l.members()
+	processes := l.processes()
 	go func() {
 		err := errors.New("pre-start hook: ended its goroutine")
 		defer func() { hooks <- err }()
-		err = runHooks(members)
+		err = runHooks(processes)
 	}()
 	for {
 		select {
@@ -122,19 +122,20 @@ func (l *loop) preStart() error {
 	}
 }
 
-// runHooks runs the hooks of all members. One that panics must not take down a
+// runHooks runs the hooks of all processes. One that panics must not take down a
 // service that only wants to be restarted.
-func runHooks(members []*member) (err error) {
+func runHooks(processes []*Process) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("pre-start hook: panic: %v\n%s", r, debug.Stack())
 		}
 	}()
-	for _, m := range members {
-		if hook := m.process.PreStart; hook != nil {
-			if err := hook(); err != nil {
-				return fmt.Errorf("pre-start hook: %w", err)
-			}
+	for _, p := range processes {
+		if p.PreStart == nil {
+			continue
+		}
+		if err := p.PreStart(); err != nil {
+			return fmt.Errorf("pre-start hook: %w", err)
 		}
 	}
 	return nil
