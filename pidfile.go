@@ -14,10 +14,11 @@ import (
 func (p *Process) pidFile() string { return handoff.This().Absolute(p.PIDFile) }
 
 // writePIDFile puts the pid of this process in the PID file, in one step: a
-// reader finds the old one or the new one, and an error leaves the old one there. A
-// process that serves in the interim leaves it to the parent, which comes back.
+// reader finds the old one or the new one, and an error leaves the old one there. It
+// does nothing where another process is the one to name: the child that has taken
+// over, or, in the interim, the parent that comes back.
 func (p *Process) writePIDFile() error {
-	if p.PIDFile == "" || handoff.This().Interim() {
+	if h := handoff.This(); p.PIDFile == "" || h.Interim() || h.Heir() != nil {
 		return nil
 	}
 	path := p.pidFile()

@@ -21,7 +21,7 @@ func TestPIDFileAfterFailure(t *testing.T) {
 	cfg := play.Config{Role: "grace", Listens: []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}}, PIDFile: path}
 	s := testbin.Start(t, cfg)
 	pid, addrs := s.Newest()
-	s.WaitLog(pid, "signals restart and stop this process")
+	s.WaitLog(pid, waits)
 	fails := cfg
 	fails.ControlSocket = "config" // is a file
 	s.Deploy(fails)

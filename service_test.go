@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -26,7 +27,8 @@ import (
 // asking is a service that asks in each of its methods whether it is ready.
 type asking struct {
 	greeter
-	addr string
+	process grace.Process
+	addr    string
 }
 
 func (a *asking) say(what string) {
@@ -36,11 +38,19 @@ func (a *asking) say(what string) {
 func (a *asking) Start() {
 	a.say("start")
 	play.Emit(play.Event{Event: play.Serving, Addrs: []string{a.addr}})
+	a.closeParent() // first: greeter does, for another Process
 	a.greeter.Start()
+}
+
+func (a *asking) closeParent() {
+	if err := a.process.CloseParent(); err != nil {
+		a.say(err.Error())
+	}
 }
 
 func (a *asking) Pause(ctx context.Context) {
 	a.greeter.Pause(ctx)
+	a.closeParent() // again, though another process has taken over
 	a.say("pause")
 }
 
@@ -72,11 +82,12 @@ func serveAsking(cfg play.Config) error {
 	p := grace.Process{
 		Standby: cfg.Standby,
 		KeepPID: cfg.KeepPID,
+		PIDFile: cfg.PIDFile,
 		Logger:  slog.New(slog.NewTextHandler(logWriter{}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	tcp := l.(*net.TCPListener)
-	a := &asking{greeter: greeter{tcp: tcp, listener: grace.NewListener(tcp)}, addr: tcp.Addr().String()}
-	return play.Done(p.Run(ctx, a))
+	a := &asking{greeter: greeter{tcp: tcp, listener: grace.NewListener(tcp)}, process: p, addr: tcp.Addr().String()}
+	return play.Done(a.process.Run(ctx, a))
 }
 
 // logWriter makes an event of each line.
@@ -90,10 +101,10 @@ func (logWriter) Write(b []byte) (int, error) {
 // runAsking starts one with a long standby.
 func runAsking(t *testing.T, keepPID bool) (s *testbin.Service, pid int) {
 	t.Helper()
-	cfg := play.Config{Role: "asks", Listens: []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}}, Standby: time.Hour, KeepPID: keepPID}
+	cfg := play.Config{Role: "asks", Listens: []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}}, Standby: time.Hour, KeepPID: keepPID, PIDFile: "pid"}
 	s = testbin.Start(t, cfg)
 	pid, _ = s.Newest()
-	s.WaitLog(pid, "signals restart and stop this process")
+	s.WaitLog(pid, waits)
 	return s, pid
 }
 
@@ -105,6 +116,9 @@ func TestReadyInService(t *testing.T) {
 	s.WaitLog(pid, "pause, ready: true")
 	s.WaitLog(child, "start, ready: true") // the service is
 	s.WaitLog(pid, "standing by")
+	if b, err := os.ReadFile(filepath.Join(s.Dir(), "pid")); string(b) != fmt.Sprintln(child) {
+		t.Errorf("PID file %q, %v, want %d, which serves", b, err, child)
+	}
 	s.Signal(child, syscall.SIGKILL)
 	s.WaitLog(pid, "resume, ready: true")
 	s.WaitLog(pid, "serves again")

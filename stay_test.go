@@ -22,7 +22,7 @@ func TestKeepPIDParentIsKilledAtTheStart(t *testing.T) {
 	cfg := keepPID()
 	s := testbin.Start(t, cfg)
 	pid, _ := s.Newest()
-	s.WaitLog(pid, "signals restart and stop this process")
+	s.WaitLog(pid, waits)
 	cfg.Delay = time.Second // or else it is a parent that is killed later
 	s.Deploy(cfg)
 	s.Signal(pid, syscall.SIGUSR2)
@@ -42,7 +42,7 @@ func TestKeepPIDServiceEnds(t *testing.T) {
 	s, pid := runAsking(t, true)
 	interim := s.RestartPID(pid)
 	s.WaitLog(pid, "standing by")
-	s.WaitLog(interim, "signals restart and stop this process")
+	s.WaitLog(interim, waits)
 	s.Signal(pid, syscall.SIGHUP)
 	s.WaitLog(pid, "drain, ready:")
 	if e := s.WaitReturned(pid); e.Text != "seen enough" {
