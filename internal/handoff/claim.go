@@ -31,12 +31,12 @@ type inherited struct {
 
 // claim takes over what the environment announces. It does so when the package
 // is initialised, before the program can open descriptors of its own, and looks
-// again when the program has changed LISTEN_FDS since. mu is held, or nobody
-// else is there yet.
+// again when the program has changed LISTEN_FDS since, unless that was settled. mu is
+// held, or nobody else is there yet.
 func (p *Process) claim() {
 	fds := os.Getenv(envFDs)
 	_, marked := os.LookupEnv(envHandover)
-	if fds == p.claimed && !marked || len(p.inherited) != 0 {
+	if fds == p.claimed && !marked || len(p.inherited) != 0 || p.origin == Parent {
 		return
 	}
 	p.claimed, p.origin, p.err, p.byName, p.byAddr = fds, Fresh, nil, nil, nil
