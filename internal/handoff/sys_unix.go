@@ -172,10 +172,14 @@ func writeTable(text string) (fd int, inode uint64, err error) {
 // temporaryFile is an anonymous file where there is nothing better.
 func temporaryFile() (*os.File, error) {
 	f, err := os.CreateTemp("", "grace")
-	if err == nil {
-		err = os.Remove(f.Name())
+	if err != nil {
+		return nil, err
 	}
-	return f, err
+	if err := os.Remove(f.Name()); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // dup returns a duplicate of c's descriptor that is close-on-exec. It leaves
