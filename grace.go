@@ -178,7 +178,8 @@ type Process struct {
 	// KeepPID makes every generation have the same pid, for supervisors that can't
 	// follow a changing one: the child serves while this process drains, then this
 	// process executes the program anew, takes the listeners over from the child,
-	// and the child drains and exits. It is on for a process whose pid is 1.
+	// and the child drains and exits. Wait and Run do not return in a process that is
+	// executed anew. It is on for a process whose pid is 1.
 	KeepPID bool
 
 	// PacketConns are datagram sockets that Wait pauses on standby and drains, beside
