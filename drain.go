@@ -98,7 +98,7 @@ func (e *ending) final() bool { return e.child == nil && e.h.Next() == 0 }
 // more time, if it is known how much that can be. done ends that.
 func (e *ending) tellStopping() (done func()) {
 	members := e.members()
-	e.engine.manager.stopping(e.h, "stops")
+	e.engine.manager.stopping(e.h)
 	limit := longest(members, func(p *Process) time.Duration { return p.TermTimeout })
 	if limit <= 0 {
 		return func() {}
@@ -116,8 +116,8 @@ func (e *ending) announce() (delay time.Duration) {
 	if !e.final() {
 		return 0
 	}
+	e.engine.stop.Store(true)
 	e.engine.mu.Lock()
-	e.engine.stop = true
 	// One that has served in the interim must make room for what the supervisor
 	// starts.
 	if e.phase == serving && !e.h.Interim() {
