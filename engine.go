@@ -196,10 +196,10 @@ func (l *loop) run() {
 			return
 		case sig := <-l.stop:
 			l.log(stepSignal).Info("stopping", "signal", sig.String())
-			l.drain(nil)
+			l.drain(nil, false)
 			return
 		case <-l.h.Relieved():
-			l.drain(nil)
+			l.drain(nil, true)
 			return
 		case <-l.engine.restart:
 			switch {

@@ -71,7 +71,7 @@ func (l *loop) stopBoth(child *handoff.Child) {
 	_ = child.Signal(syscall.SIGTERM)
 	child.Ignore()
 	child.Release()
-	l.drain(nil)
+	l.drain(nil, false)
 	l.follow(child)
 }
 

@@ -67,7 +67,7 @@ func (l *loop) failed(child *handoff.Child, err error) (done bool) {
 			// protocol says that it is ready. It is left to serve.
 			child.Hold("")
 		}
-		l.drain(child)
+		l.drain(child, false)
 		return true
 	}
 	var attrs []any
@@ -228,7 +228,7 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 	defer timer.Stop()
 	messages := child.Messages()
 	warned, asked := false, false
-	keeps, again := l.keepsPID(), false
+	keeps, again, stop := l.keepsPID(), false, false
 	for {
 		select {
 		case <-timer.C:
@@ -241,6 +241,7 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 				l.stopBoth(child)
 				return true
 			}
+			stop = true
 		case <-l.quit:
 			if keeps { // the program does not want to come back
 				l.stopBoth(child)
@@ -307,7 +308,7 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 		if keeps && child != nil {
 			return l.comeBack(child, again)
 		}
-		l.drain(child)
+		l.drain(child, !stop)
 		return true
 	}
 }
@@ -318,14 +319,13 @@ func (l *loop) left(child *handoff.Child, why string) (done bool) {
 	if _, err := fmt.Sscanf(why, handoff.LeavingHandover+" %d", &pid); err == nil && pid > 0 {
 		l.log(stepStandby).Info("new process was replaced in its turn", "child", child.PID(), "successor", pid)
 		child.Replaced(pid)
-		l.drain(child)
+		l.drain(child, true)
 		return true
 	}
 	l.log(stepStandby).Info("new process was told to stop", "child", child.PID())
 	child.Release()
 	// The signal may be on its way to this process, too.
-	e := &ending{loop: l, unasked: true}
-	e.run()
+	l.drain(nil, true)
 	return true
 }
 
