@@ -210,7 +210,9 @@ func (l *loop) fails(child *handoff.Child, err error) {
 	pid := 0
 	if child != nil {
 		pid = child.PID()
-		l.engine.controls.restore(l, pid)
+		if err := l.engine.controls.restore(pid); err != nil {
+			l.log(stepTakeBack).Error("nobody can connect to this process", "error", err)
+		}
 	}
 	l.engine.mu.Lock()
 	l.doing, l.child = "", nil

@@ -12,7 +12,8 @@ import (
 
 // How a connection learns of the drain, and how an idle one comes to its end.
 
-// ErrDraining is the cause of the end of [Conn.Context] and [Drainer.Context].
+// ErrDraining is the cause of the end of [Conn.Context], [Drainer.Context] and
+// [PacketConn.Context].
 var ErrDraining = errors.New("grace: draining")
 
 // A Conn is what Accept of a listener of [NewListener] returns. Below TLS it is

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -19,18 +18,12 @@ import (
 // puts it in the place of the one before when it is ready; the one before goes on
 // answering whoever has connected to it.
 
-// controls are the servers of control sockets, one for each path.
+// controls are the servers of control sockets, one for each path. The lock of the
+// engine is not taken while mu is held: a service that joins opens a socket with it.
 type controls struct {
 	mu      sync.Mutex
 	servers map[string]*control.Server
 	held    []net.Conn // closed by the end of this process
-}
-
-// A Counter is a [Service] that knows how many connections it has, which the control
-// socket tells. Connections is called at any time, from any goroutine.
-type Counter interface {
-	Service
-	Connections() int
 }
 
 // openControl makes the control socket of p, unless there is none or it is there
@@ -39,10 +32,7 @@ func (p *Process) openControl() error {
 	if p.ControlSocket == "" {
 		return nil
 	}
-	path := p.ControlSocket
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(handoff.This().Dir(), path)
-	}
+	path := handoff.This().Absolute(p.ControlSocket)
 	c := &shared.controls
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -50,7 +40,7 @@ func (p *Process) openControl() error {
 		return nil
 	}
 	var family []int
-	if origin, parent := handoff.This().Origin(); origin == handoff.Parent || origin == handoff.Legacy {
+	if origin, parent := handoff.This().Origin(); origin.Handover() {
 		family = []int{parent}
 	}
 	s, err := control.Listen(path, family...)
@@ -66,25 +56,30 @@ func (p *Process) openControl() error {
 
 // restore puts the sockets back in their places after the child pid, which may have
 // taken them, has come to its end.
-func (c *controls) restore(l *loop, pid int) {
+func (c *controls) restore(pid int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var errs []error
 	for _, s := range c.servers {
-		if err := s.Restore(pid); err != nil {
-			l.log(stepTakeBack).Error("nobody can connect to this process", "error", err)
-		}
+		errs = append(errs, s.Restore(pid))
 	}
+	return errors.Join(errs...)
 }
 
 // close removes the sockets that are still ours, and waits until all who have asked
-// are answered.
+// are answered. An answer may need the lock of the engine.
 func (c *controls) close() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, s := range c.servers {
-		c.held = append(c.held, s.Close()...)
-	}
+	servers := c.servers
 	c.servers = nil
+	c.mu.Unlock()
+	var held []net.Conn
+	for _, s := range servers {
+		held = append(held, s.Close()...)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = append(c.held, held...)
 }
 
 // answer deals with one request on a control socket.
@@ -132,7 +127,7 @@ func refusal(err error) control.Answer {
 // status is what this process says about itself.
 func (e *engine) status() gracectl.Status {
 	h := handoff.This()
-	s := gracectl.Status{PID: os.Getpid(), Generation: h.Generation(), Started: h.Born()}
+	s := gracectl.Status{PID: os.Getpid(), Generation: h.Generation(), Started: h.Born().Truncate(time.Millisecond)}
 	if pid, born, ok := h.Parent(); ok {
 		s.Parent = &gracectl.Process{PID: pid, Started: born}
 	}
@@ -163,7 +158,6 @@ func (e *engine) status() gracectl.Status {
 			s.Connections += c.Connections()
 		}
 	}
-	s.Started = s.Started.Truncate(time.Millisecond)
 	return s
 }
 

@@ -705,7 +705,7 @@ func TestControlRaw(t *testing.T) {
 	cfg := play.Config{Role: "grace", Listens: []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}}, ControlSocket: "control"}
 	s, c := started(t, cfg)
 	first, addrs := s.Newest()
-	s.WaitLog(first, "signals restart and stop this process")
+	s.WaitLog(first, waits)
 	var conns []net.Conn
 	for range 3 {
 		conn, err := net.Dial("tcp", addrs[0])
@@ -725,7 +725,7 @@ func TestControlRaw(t *testing.T) {
 		t.Errorf("answered by %d, want %d", pid, r.New)
 	}
 	s.WaitReturned(first)
-	s.WaitLog(r.New, "signals restart and stop this process")
+	s.WaitLog(r.New, waits)
 	if pid, err := c.Stop(patient(t), true); err != nil || pid != r.New {
 		t.Errorf("stop: %d, %v", pid, err)
 	}

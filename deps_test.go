@@ -59,18 +59,38 @@ func goCommand(t *testing.T, args ...string) []byte {
 	return out
 }
 
+// ownTests are the packages of which the tests, too, know nothing above: they import
+// what the package may, and forTests.
+const (
+	ownTests = "internal/"
+	forTests = "internal/testbin/compare"
+)
+
 func TestImports(t *testing.T) {
 	seen := make(map[string]bool)
-	// Files for other systems import no more than these.
-	list := json.NewDecoder(strings.NewReader(string(goCommand(t, "list", "-json=ImportPath,Imports", "./..."))))
+	for _, system := range []string{"linux", "freebsd", "windows"} {
+		t.Run(system, func(t *testing.T) {
+			t.Setenv("GOOS", system)
+			checkImports(t, seen)
+		})
+	}
+	for name := range imports {
+		if !seen[name] {
+			t.Errorf("there is no package %q any more", name)
+		}
+	}
+}
+
+func checkImports(t *testing.T, seen map[string]bool) {
+	list := json.NewDecoder(strings.NewReader(string(goCommand(t, "list", "-json=ImportPath,Imports,TestImports,XTestImports", "./..."))))
 	for {
 		var p struct {
-			ImportPath string
-			Imports    []string
+			ImportPath                         string
+			Imports, TestImports, XTestImports []string
 		}
 		err := list.Decode(&p)
 		if errors.Is(err, io.EOF) {
-			break
+			return
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -81,18 +101,21 @@ func TestImports(t *testing.T) {
 		if !ok {
 			t.Errorf("%s is a new package: say in this test what it may import", p.ImportPath)
 		}
-		for _, path := range p.Imports {
-			if path != module && !strings.HasPrefix(path, module+"/") {
-				continue
-			}
-			if !slices.Contains(allowed, inModule(path)) {
-				t.Errorf("%s must not import %s", p.ImportPath, path)
-			}
+		checkAllowed(t, name, p.Imports, allowed)
+		if strings.HasPrefix(name, ownTests) {
+			checkAllowed(t, "the test of "+name, append(p.TestImports, p.XTestImports...), append(slices.Clone(allowed), name, forTests))
 		}
 	}
-	for name := range imports {
-		if !seen[name] {
-			t.Errorf("there is no package %q any more", name)
+}
+
+func checkAllowed(t *testing.T, who string, paths, allowed []string) {
+	t.Helper()
+	for _, path := range paths {
+		if path != module && !strings.HasPrefix(path, module+"/") {
+			continue
+		}
+		if !slices.Contains(allowed, inModule(path)) {
+			t.Errorf("%q must not import %s", who, path)
 		}
 	}
 }

@@ -22,7 +22,7 @@ type ending struct {
 	begin  time.Time
 	limit  time.Duration // how long it may take
 
-	unasked bool // no signal was the cause, so that the first one is no second
+	unasked bool // no signal was the cause: the first one changes nothing, the second kills
 
 	stay  *handoff.Stay   // set if this process will execute the program anew
 	died  <-chan struct{} // closed when child has exited, if stay is set
@@ -32,12 +32,12 @@ type ending struct {
 
 // drain finishes what is in flight and returns when all members have left. child
 // is the one that takes over; if it is nil there may be one that the program has
-// started itself.
-func (l *loop) drain(child *handoff.Child) {
+// started itself. A signal was the cause, unless it is unasked.
+func (l *loop) drain(child *handoff.Child, unasked bool) {
 	if child == nil {
 		child = l.h.Heir()
 	}
-	e := &ending{loop: l, child: child}
+	e := &ending{loop: l, child: child, unasked: unasked}
 	e.run()
 }
 
@@ -98,7 +98,7 @@ func (e *ending) final() bool { return e.child == nil && e.h.Next() == 0 }
 // more time, if it is known how much that can be. done ends that.
 func (e *ending) tellStopping() (done func()) {
 	members := e.members()
-	e.engine.manager.stopping(e.h, "stops")
+	e.engine.manager.stopping(e.h)
 	limit := longest(members, func(p *Process) time.Duration { return p.TermTimeout })
 	if limit <= 0 {
 		return func() {}
@@ -116,8 +116,8 @@ func (e *ending) announce() (delay time.Duration) {
 	if !e.final() {
 		return 0
 	}
+	e.engine.stop.Store(true)
 	e.engine.mu.Lock()
-	e.engine.stop = true
 	// One that has served in the interim must make room for what the supervisor
 	// starts.
 	if e.phase == serving && !e.h.Interim() {
@@ -157,7 +157,9 @@ func (e *ending) wait(timeout <-chan time.Time) bool {
 			case e.unasked:
 				e.unasked = false
 				signal.Stop(e.loop.stop)
-				e.already()
+				if e.again == nil || sig != syscall.SIGTERM { // which comes there, too
+					e.already()
+				}
 				continue
 			case e.stay != nil: // a second one
 				signal.Stop(e.loop.stop)

@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/facebookgo/grace/internal/handoff"
@@ -25,7 +26,11 @@ type engine struct {
 	mu      sync.Mutex
 	members []*member
 	loop    *loop // nil while nobody serves
-	stop    bool  // the service ends: told to stop, or nobody serves, and there is no successor
+
+	// The service ends: told to stop, or nobody serves, and there is no successor.
+	// Ready reads it without mu, since the methods of a service may ask, and mu is held
+	// while they are called.
+	stop atomic.Bool
 
 	manager  manager
 	controls controls
@@ -80,12 +85,6 @@ func (e *engine) askRestart() {
 	}
 }
 
-func (e *engine) stopping() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.stop
-}
-
 // serve makes m a member until it is drained, or ctx ends.
 func (e *engine) serve(ctx context.Context, m *member) error {
 	m.drain = make(chan struct{})
@@ -125,7 +124,8 @@ func (e *engine) join(m *member) *loop {
 			watched: make(chan struct{}),
 			course:  course{asks: make(chan *request, 1)},
 		}
-		e.loop, e.stop = l, false
+		e.loop = l
+		e.stop.Store(false)
 		if _, again := l.h.Comeback(); again && !e.asked {
 			e.asked = true
 			e.askRestart()
@@ -171,7 +171,7 @@ func (e *engine) leave(m *member, l *loop) {
 	last := len(e.members) == 0
 	if last {
 		e.loop = nil
-		e.stop = l.h.Heir() == nil
+		e.stop.Store(l.h.Heir() == nil)
 		close(l.quit)
 	}
 	stays := l.stays
@@ -196,10 +196,10 @@ func (l *loop) run() {
 			return
 		case sig := <-l.stop:
 			l.log(stepSignal).Info("stopping", "signal", sig.String())
-			l.drain(nil)
+			l.drain(nil, false)
 			return
 		case <-l.h.Relieved():
-			l.drain(nil)
+			l.drain(nil, true)
 			return
 		case <-l.engine.restart:
 			switch {
@@ -239,4 +239,14 @@ func (l *loop) members() []*member {
 	l.engine.mu.Lock()
 	defer l.engine.mu.Unlock()
 	return slices.Clone(l.engine.members)
+}
+
+// processes are those of the members, each once.
+func (l *loop) processes() (processes []*Process) {
+	for _, m := range l.members() {
+		if !slices.Contains(processes, m.process) {
+			processes = append(processes, m.process)
+		}
+	}
+	return processes
 }

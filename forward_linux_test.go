@@ -24,10 +24,10 @@ func TestForward(t *testing.T) {
 		if i > 0 {
 			old, new := s.Restart()
 			s.WaitLog(old, "draining")
-			s.WaitLog(new, "signals restart and stop this process")
+			s.WaitLog(new, waits)
 		}
 		pid, _ := s.Newest()
-		s.WaitLog(pid, "signals restart and stop this process")
+		s.WaitLog(pid, waits)
 		sessions := []*session{newSession(t, addrs[0]), newSession(t, addrs[0])}
 		for _, c := range sessions {
 			if c.pid != pid || int(c.generation) != i+1 {
@@ -80,7 +80,7 @@ func TestForwardOnStandby(t *testing.T) {
 	cfg := play.Config{Role: "sessions", Listens: []play.Listen{{Network: "udp", Addr: "127.0.0.1:0"}}, Standby: time.Hour}
 	s := testbin.Start(t, cfg)
 	parent, addrs := s.Newest()
-	s.WaitLog(parent, "signals restart and stop this process")
+	s.WaitLog(parent, waits)
 	old := newSession(t, addrs[0])
 	for range 2 {
 		child := s.RestartPID(parent)
@@ -108,11 +108,11 @@ func TestForwardToFrozen(t *testing.T) {
 	cfg := play.Config{Role: "sessions", Listens: []play.Listen{{Network: "udp", Addr: "127.0.0.1:0"}}}
 	s := testbin.Start(t, cfg)
 	parent, addrs := s.Newest()
-	s.WaitLog(parent, "signals restart and stop this process")
+	s.WaitLog(parent, waits)
 	old := newSession(t, addrs[0])
 	parent, child := s.Restart()
 	s.WaitLog(parent, "draining")
-	s.WaitLog(child, "signals restart and stop this process")
+	s.WaitLog(child, waits)
 	young := newSession(t, addrs[0])
 	if old.pid != parent || young.pid != child {
 		t.Fatalf("sessions are with %d and %d, want %d and %d", old.pid, young.pid, parent, child)
@@ -157,7 +157,7 @@ func TestForwardLeavesNothing(t *testing.T) {
 	cfg := play.Config{Role: "sessions", Listens: []play.Listen{{Network: "udp", Addr: "127.0.0.1:0"}}}
 	s := testbin.Start(t, cfg)
 	pid, addrs := s.Newest()
-	s.WaitLog(pid, "signals restart and stop this process")
+	s.WaitLog(pid, waits)
 	c := newSession(t, addrs[0])
 	open := func() int {
 		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
@@ -200,7 +200,7 @@ func TestForwardAfterClose(t *testing.T) {
 	cfg.Says.Until = filepath.Join(t.TempDir(), "release")
 	s := testbin.Start(t, cfg)
 	parent, addrs := s.Newest()
-	s.WaitLog(parent, "signals restart and stop this process")
+	s.WaitLog(parent, waits)
 	old := newSession(t, addrs[0])
 	parent, child := s.Restart()
 	s.WaitLog(parent, "draining")
@@ -218,7 +218,7 @@ func TestForwardAfterClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.WaitReturned(parent)
-	s.WaitLog(child, "signals restart and stop this process")
+	s.WaitLog(child, waits)
 	s.Stop()
 }
 

@@ -145,15 +145,16 @@ type Process struct {
 	// default, means not at all.
 	StopDelay time.Duration
 
-	// PreStart is called before each start of a child, on a goroutine of its
-	// own. If it returns an error or panics no child is started.
+	// PreStart is called before each restart, on a goroutine of its own. If it returns
+	// an error or panics no child is started. There is no time limit to it: signals that
+	// restart are ignored until it returns.
 	PreStart func() error
 
 	// PIDFile is a file that holds the pid of the process that serves, in
 	// decimal and with a newline; empty for none. CloseParent writes it, and so
-	// does a parent that takes the listeners back. It is replaced in one step,
-	// and removed by the last process when it stops. A path that is not absolute
-	// begins in the directory in which this process was started.
+	// does a parent whose restart has failed, or that takes the listeners back. It is
+	// replaced in one step, and removed by the last process when it stops. A path that
+	// is not absolute begins in the directory in which this process was started.
 	PIDFile string
 
 	// FDStore makes the service manager keep the listeners of this process, as
@@ -177,7 +178,8 @@ type Process struct {
 	// KeepPID makes every generation have the same pid, for supervisors that can't
 	// follow a changing one: the child serves while this process drains, then this
 	// process executes the program anew, takes the listeners over from the child,
-	// and the child drains and exits. It is on for a process whose pid is 1.
+	// and the child drains and exits. Wait and Run do not return in a process that is
+	// executed anew. It is on for a process whose pid is 1.
 	KeepPID bool
 
 	// PacketConns are datagram sockets that Wait pauses on standby and drains, beside
@@ -190,23 +192,6 @@ type Process struct {
 	Logger *slog.Logger
 }
 
-// An Announcer is a [Service] that wants to know when it is told to stop and no
-// process follows. It goes on accepting, and should tell its clients to go
-// elsewhere. Drain follows after the StopDelay, which may be zero.
-type Announcer interface {
-	Service
-	Announce()
-}
-
-// An Aborter is a [Service] whose Drain can be cut short: Abort closes what is
-// open, and Drain returns at once. That happens if the successor of this process
-// has died when the service manager took it for the main process already: it
-// starts the service anew, but not before this process has left.
-type Aborter interface {
-	Service
-	Abort()
-}
-
 // Ready reports whether this service is up and stays up: CloseParent was called,
 // here or in the parent, and no signal has told this process to stop without a
 // successor. So it is true in a child that accepts but is not ready yet, and stays
@@ -215,27 +200,7 @@ type Aborter interface {
 func Ready() bool {
 	h := handoff.This()
 	_, _, parent := h.Parent()
-	return (parent || h.IsReady()) && !shared.stopping()
-}
-
-// A Service is something that listens in this process and must survive its
-// restarts. Its methods are called one at a time.
-type Service interface {
-	// Start begins to serve and returns at once: the engine waits for it.
-	// Signals are caught from here on. When s serves, it should call
-	// CloseParent, here or from a goroutine.
-	Start()
-
-	// Pause stops accepting but closes no listener. It returns when nothing
-	// more can be accepted, or when ctx ends.
-	Pause(ctx context.Context)
-
-	// Resume takes up accepting after Pause: the child has died.
-	Resume()
-
-	// Drain finishes what is in flight, closes the listeners and returns what
-	// Run returns. It may be called after Pause, or without it.
-	Drain() error
+	return (parent || h.IsReady()) && !shared.stop.Load()
 }
 
 // Run starts s and lets signals restart and stop it, until they have stopped it:
@@ -267,11 +232,11 @@ func (p *Process) Wait(listeners []Listener) error {
 
 // CloseParent says that this process is ready to serve: the parent, if there is
 // one that waits for this, stops accepting, drains and exits. It does not wait
-// for that. Inherited listeners that nobody has asked for are closed. A second
-// call does nothing.
+// for that. Inherited sockets and files that nobody has asked for are closed. Only the
+// first call in a process says anything.
 //
-// It writes the PID file first. If that fails it returns the error, and the
-// parent is told that this process can't serve.
+// It writes the PID file and makes the control socket first. If that fails it returns
+// the error, and the parent is told that this process can't serve.
 //
 // A parent that uses this package is told over the control socket. One that
 // speaks only the protocol of facebookgo/grace gets SIGTERM. A service manager,
@@ -279,13 +244,12 @@ func (p *Process) Wait(listeners []Listener) error {
 func (p *Process) CloseParent() error {
 	shared.catchRestart() // from now on a signal that comes before Wait is kept
 	h := handoff.This()
-	if !h.Interim() { // or else the file names the parent, which comes back
-		if err := p.writePIDFile(); err != nil {
-			h.Fail(err)
-			return err
-		}
+	if err := p.writePIDFile(); err != nil {
+		h.Fail(err)
+		return err
 	}
 	if err := p.openControl(); err != nil {
+		p.removePIDFile()
 		err = fmt.Errorf("grace: %w", err)
 		h.Fail(err)
 		return err
@@ -294,7 +258,7 @@ func (p *Process) CloseParent() error {
 	if err != nil {
 		return err
 	}
-	if origin, parent := h.Origin(); first && (origin == handoff.Parent || origin == handoff.Legacy) {
+	if origin, parent := h.Origin(); first && origin.Handover() {
 		p.log(stepReady).Info("the old process is told that this one is ready", "parent", parent)
 	}
 	shared.manager.ready(h)

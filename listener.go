@@ -16,7 +16,8 @@ import (
 	"github.com/facebookgo/grace/internal/handoff"
 )
 
-// ErrAlreadyClosed is returned by Accept of a [Listener] once Close has begun.
+// ErrAlreadyClosed is returned by Accept of a [Listener] once Close has begun, and by
+// ReadFrom of a [PacketConn] when nothing more is to be read.
 var ErrAlreadyClosed = errors.New("grace: already closed")
 
 // A Listener can be drained and passed on to another process. [NewListener]

@@ -8,4 +8,6 @@ import (
 	"github.com/facebookgo/grace/internal/testbin"
 )
 
-func TestMain(m *testing.M) { testbin.Main(m) }
+func TestMain(m *testing.M) {
+	testbin.Main(m, testbin.Role{Name: "asks", Serve: serveAsking})
+}

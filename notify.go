@@ -95,8 +95,8 @@ func (m *manager) successor(h *handoff.Process, child *handoff.Child) bool {
 }
 
 // stopping says that the service ends.
-func (m *manager) stopping(h *handoff.Process, what string) {
-	m.tell("STOPPING=1", status("generation %d %s", h.Generation(), what))
+func (m *manager) stopping(h *handoff.Process) {
+	m.tell("STOPPING=1", status("generation %d stops", h.Generation()))
 }
 
 // store makes the manager keep the sockets of this process: now, or when it is the

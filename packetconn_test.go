@@ -105,7 +105,7 @@ func TestPacketsUnderLoad(t *testing.T) {
 			cfg := play.Config{Role: "packets", Listens: packetListens(dir), Standby: standby}
 			s := testbin.Start(t, cfg)
 			pid, addrs := s.Newest()
-			s.WaitLog(pid, "signals restart and stop this process")
+			s.WaitLog(pid, waits)
 			var targets []testbin.Target
 			for i, l := range cfg.Listens {
 				for range 4 {
@@ -118,7 +118,7 @@ func TestPacketsUnderLoad(t *testing.T) {
 				old, new := s.Restart()
 				load.WaitPID(new)
 				s.WaitReturned(old)
-				s.WaitLog(new, "signals restart and stop this process")
+				s.WaitLog(new, waits)
 				load.WaitMore(500)
 			}
 			load.Stop()
@@ -140,7 +140,7 @@ func TestPacketsOnStandby(t *testing.T) {
 	cfg := play.Config{Role: "packets", Listens: packetListens(dir), Standby: time.Hour}
 	s := testbin.Start(t, cfg)
 	parent, addrs := s.Newest()
-	s.WaitLog(parent, "signals restart and stop this process")
+	s.WaitLog(parent, waits)
 	for range 2 {
 		child := s.RestartPID(parent)
 		s.WaitLog(parent, fmt.Sprintf("step=standby pid=%d child=%d", parent, child))
@@ -172,7 +172,7 @@ func TestSlowPacket(t *testing.T) {
 	cfg := play.Config{Role: "packets", Listens: packetListens(t.TempDir())[:1]}
 	s := testbin.Start(t, cfg)
 	old, addrs := s.Newest()
-	s.WaitLog(old, "signals restart and stop this process")
+	s.WaitLog(old, waits)
 	slow, quick := newAsker(t, "udp", addrs[0]), newAsker(t, "udp", addrs[0])
 	if err := slow.send("until " + release); err != nil {
 		t.Fatal(err)
@@ -190,7 +190,7 @@ func TestSlowPacket(t *testing.T) {
 		t.Errorf("answer %q, %v, want one of %d", got, err, old)
 	}
 	s.WaitReturned(old)
-	s.WaitLog(new, "signals restart and stop this process")
+	s.WaitLog(new, waits)
 	s.Stop()
 }
 
@@ -199,7 +199,7 @@ func TestStopAnswersPackets(t *testing.T) {
 	cfg := play.Config{Role: "packets", Listens: packetListens(t.TempDir())}
 	s := testbin.Start(t, cfg)
 	pid, addrs := s.Newest()
-	s.WaitLog(pid, "signals restart and stop this process")
+	s.WaitLog(pid, waits)
 	s.Freeze(pid)
 	var askers []*asker
 	for i, l := range cfg.Listens {
@@ -237,7 +237,7 @@ func TestStopAnswersPackets(t *testing.T) {
 func TestPacketsTermTimeout(t *testing.T) {
 	s := testbin.Start(t, play.Config{Role: "packets", PreStart: "deaf", Listens: packetListens(t.TempDir())[:1], TermTimeout: 50 * time.Millisecond})
 	pid, _ := s.Newest()
-	s.WaitLog(pid, "signals restart and stop this process")
+	s.WaitLog(pid, waits)
 	s.Signal(pid, syscall.SIGTERM)
 	if e := s.WaitReturned(pid); e.Text != "grace: TERM timeout in closing listeners" {
 		t.Errorf("Wait returned %q", e.Text)
@@ -250,7 +250,7 @@ func TestPacketsBeforeReady(t *testing.T) {
 	cfg := play.Config{Role: "packets", Listens: packetListens(t.TempDir()), Standby: time.Hour}
 	s := testbin.Start(t, cfg)
 	parent, addrs := s.Newest()
-	s.WaitLog(parent, "signals restart and stop this process")
+	s.WaitLog(parent, waits)
 	cfg.Says.Until = filepath.Join(t.TempDir(), "release")
 	s.Deploy(cfg)
 	s.Signal(parent, syscall.SIGUSR2)

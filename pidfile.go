@@ -10,19 +10,15 @@ import (
 	"github.com/facebookgo/grace/internal/handoff"
 )
 
-// pidFile is where the PID file of p is. A path that is not absolute begins where
-// this process was started, as it does for every generation.
-func (p *Process) pidFile() string {
-	if filepath.IsAbs(p.PIDFile) {
-		return p.PIDFile
-	}
-	return filepath.Join(handoff.This().Dir(), p.PIDFile)
-}
+// pidFile is where the PID file of p is.
+func (p *Process) pidFile() string { return handoff.This().Absolute(p.PIDFile) }
 
 // writePIDFile puts the pid of this process in the PID file, in one step: a
-// reader finds the old one or the new one, and an error leaves the old one there.
+// reader finds the old one or the new one, and an error leaves the old one there. It
+// does nothing where another process is the one to name: the child that has taken
+// over, or, in the interim, the parent that comes back.
 func (p *Process) writePIDFile() error {
-	if p.PIDFile == "" {
+	if h := handoff.This(); p.PIDFile == "" || h.Interim() || h.Heir() != nil {
 		return nil
 	}
 	path := p.pidFile()
@@ -31,6 +27,23 @@ func (p *Process) writePIDFile() error {
 		return fmt.Errorf("grace: write PID file %s: %w", path, err)
 	}
 	return nil
+}
+
+// restorePIDFile writes the PID file if it does not name this process.
+func (p *Process) restorePIDFile() error {
+	if p.inPIDFile() {
+		return nil
+	}
+	return p.writePIDFile()
+}
+
+// inPIDFile reports whether the PID file names this process.
+func (p *Process) inPIDFile() bool {
+	if p.PIDFile == "" {
+		return false
+	}
+	b, err := os.ReadFile(p.pidFile())
+	return err == nil && strings.TrimSpace(string(b)) == strconv.Itoa(os.Getpid())
 }
 
 func replaceFile(path, content string) (err error) {
@@ -59,15 +72,10 @@ func replaceFile(path, content string) (err error) {
 // removePIDFile removes the PID file if it names this process: nobody comes
 // after it.
 func (p *Process) removePIDFile() {
-	if p.PIDFile == "" || handoff.This().Heir() != nil {
+	if handoff.This().Heir() != nil || !p.inPIDFile() {
 		return
 	}
-	path := p.pidFile()
-	b, err := os.ReadFile(path)
-	if err != nil || strings.TrimSpace(string(b)) != strconv.Itoa(os.Getpid()) {
-		return
-	}
-	if err := os.Remove(path); err != nil {
+	if err := os.Remove(p.pidFile()); err != nil {
 		p.log(stepExit).Warn("PID file is left behind", "error", err)
 	}
 }

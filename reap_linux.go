@@ -17,7 +17,8 @@ const orphanAge = 2 * time.Second
 
 // reapOrphans does what the first process of a system or a container must do, until
 // quit is closed: processes whose parents have died become its children, and
-// nobody waits for them.
+// nobody waits for them. It reaps one in orphanAge at most: how long another one has
+// been there, whose exit status somebody may still want, is not known.
 func reapOrphans(quit <-chan struct{}) {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGCHLD)

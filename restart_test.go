@@ -31,7 +31,7 @@ func TestProgramCallsRestart(t *testing.T) {
 	load.WaitPID(first)
 	for range 3 {
 		old, _ := s.Newest()
-		s.WaitLog(old, "signals restart and stop this process")
+		s.WaitLog(old, waits)
 		n := len(s.Events())
 		s.Signal(old, syscall.SIGHUP)
 		new := s.WaitAfter(n, "the new process", func(e play.Event) bool { return e.Event == play.Serving }).PID
@@ -44,7 +44,7 @@ func TestProgramCallsRestart(t *testing.T) {
 		}
 	}
 	last, _ := s.Newest()
-	s.WaitLog(last, "signals restart and stop this process")
+	s.WaitLog(last, waits)
 	load.Stop()
 	s.Stop()
 	if _, err := os.Lstat(path); !os.IsNotExist(err) {
@@ -67,10 +67,10 @@ func TestChildIsReplacedOnStandby(t *testing.T) {
 	s := testbin.Start(t, cfg, testbin.Env("NOTIFY_SOCKET="+notify))
 	testbin.ExpectTold(t, told, "READY=1")
 	first, _ := s.Newest()
-	s.WaitLog(first, "signals restart and stop this process")
+	s.WaitLog(first, waits)
 	second := s.RestartPID(first)
 	s.WaitLog(first, "standing by")
-	s.WaitLog(second, "signals restart and stop this process")
+	s.WaitLog(second, waits)
 	n := len(s.Events())
 	s.Signal(second, syscall.SIGHUP)
 	third := s.WaitAfter(n, "the third generation", func(e play.Event) bool { return e.Event == play.Serving }).PID
@@ -85,7 +85,7 @@ func TestChildIsReplacedOnStandby(t *testing.T) {
 	if pid := testbin.AskPID(t, testbin.Lines("unix", path)); pid != third {
 		t.Errorf("answered by %d, want %d", pid, third)
 	}
-	s.WaitLog(third, "signals restart and stop this process")
+	s.WaitLog(third, waits)
 	s.Stop()
 	if _, err := os.Lstat(path); !os.IsNotExist(err) {
 		t.Errorf("path of the unix socket: %v, want it gone", err)
@@ -98,10 +98,10 @@ func TestStopDelay(t *testing.T) {
 	cfg := play.Config{Role: "grace", Listens: []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}}, StopDelay: 2 * time.Second}
 	s := testbin.Start(t, cfg, testbin.Env("INVOCATION_ID=1"))
 	first, addrs := s.Newest()
-	s.WaitLog(first, "signals restart and stop this process")
+	s.WaitLog(first, waits)
 	_, pid := s.Restart()
 	s.WaitReturned(first)
-	s.WaitLog(pid, "signals restart and stop this process")
+	s.WaitLog(pid, waits)
 	s.Signal(pid, syscall.SIGTERM)
 	s.WaitLog(pid, "step=stop")
 	s.Signal(pid, syscall.SIGTERM)
@@ -125,10 +125,10 @@ func TestStopRightAfterTheParent(t *testing.T) {
 		cfg := play.Config{Role: "grace", Listens: []play.Listen{{Network: "unix", Addr: path}}, Standby: time.Hour}
 		s := testbin.Start(t, cfg)
 		parent, _ := s.Newest()
-		s.WaitLog(parent, "signals restart and stop this process")
+		s.WaitLog(parent, waits)
 		child := s.RestartPID(parent)
 		s.WaitLog(parent, "standing by")
-		s.WaitLog(child, "signals restart and stop this process")
+		s.WaitLog(child, waits)
 		s.Freeze(child)
 		s.Signal(parent, syscall.SIGTERM)
 		s.WaitExit(parent)

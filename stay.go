@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/facebookgo/grace/internal/handoff"
 )
@@ -42,7 +41,7 @@ func (l *loop) comeBack(child *handoff.Child, again bool) (done bool) {
 	if err != nil {
 		child.Release()
 		l.resume()
-		return l.failed(time.Now(), child, err)
+		return l.failed(child, err)
 	}
 	defer stay.Close()
 	l.hold()
@@ -67,13 +66,12 @@ func (l *loop) comeBack(child *handoff.Child, again bool) (done bool) {
 }
 
 // stopBoth stops the child, and this process, which was to come after it.
-func (l *loop) stopBoth(child *handoff.Child, sig os.Signal) {
+func (l *loop) stopBoth(child *handoff.Child) {
 	l.hold()
-	l.log(stepSignal).Info("stopping, and the new process too", "child", child.PID(), "signal", sig.String())
 	_ = child.Signal(syscall.SIGTERM)
 	child.Ignore()
 	child.Release()
-	l.drain(nil)
+	l.drain(nil, false)
 	l.follow(child)
 }
 
@@ -83,7 +81,7 @@ func (e *ending) end(sig os.Signal) {
 	e.log(stepSignal).Info("stopping, and the new process too", "child", e.child.PID(), "signal", sig.String())
 	_ = e.child.Signal(syscall.SIGTERM)
 	e.child.Release()
-	e.engine.manager.stopping(e.h, "stops")
+	e.engine.manager.stopping(e.h)
 }
 
 // follow waits until the child has exited, and lets it be stopped.

@@ -23,30 +23,29 @@ var errStopped = errors.New("told to stop")
 // upgrade is one restart. It reports whether this process has nothing more to
 // do; otherwise it serves as before.
 func (l *loop) upgrade() (done bool) {
-	begin := time.Now()
 	l.begin()
 	l.engine.manager.reload(l.h)
-	if err := l.preStart(begin); err != nil {
-		return l.failed(begin, nil, err)
+	if err := l.preStart(); err != nil {
+		return l.failed(nil, err)
 	}
 	l.starts()
 	for try := 1; ; try++ {
 		child, err := l.h.Start(handoff.Options{Control: true, Interim: l.keepsPID(), Stderr: l.asked != nil && !isJournal()})
 		if err != nil {
-			return l.failed(begin, nil, err)
+			return l.failed(nil, err)
 		}
 		l.runs(child)
 		l.log(stepStart).Info("new process started", "child", child.PID())
-		ready, err := l.awaitReady(begin, child)
+		ready, err := l.awaitReady(child)
 		switch {
 		case err == nil:
-			l.log(stepReady).Info("new process is ready", "child", child.PID(), "after", time.Since(begin))
+			l.log(stepReady).Info("new process is ready", "child", child.PID(), "after", time.Since(l.started))
 			return l.standby(child, ready)
 		case try < maxTries && child.Struck(restartSignals[0].(syscall.Signal)):
 			l.log(stepStart).Info("new process was in the way of a signal that restarts, another one is started", "child", child.PID(), "error", err)
 			l.kill(child)
 		default:
-			return l.failed(begin, child, err)
+			return l.failed(child, err)
 		}
 	}
 }
@@ -57,7 +56,7 @@ func (l *loop) upgrade() (done bool) {
 const maxTries = 3
 
 // failed ends an upgrade that came to nothing.
-func (l *loop) failed(begin time.Time, child *handoff.Child, err error) (done bool) {
+func (l *loop) failed(child *handoff.Child, err error) (done bool) {
 	if errors.Is(err, errStopped) {
 		if child != nil && (l.halted() || l.keepsPID()) { // nobody comes after this process
 			l.kill(child)
@@ -68,7 +67,7 @@ func (l *loop) failed(begin time.Time, child *handoff.Child, err error) (done bo
 			// protocol says that it is ready. It is left to serve.
 			child.Hold("")
 		}
-		l.drain(child)
+		l.drain(child, false)
 		return true
 	}
 	var attrs []any
@@ -77,7 +76,7 @@ func (l *loop) failed(begin time.Time, child *handoff.Child, err error) (done bo
 		l.kill(child)
 	}
 	l.engine.manager.failed(l.h, err)
-	attrs = append(attrs, "after", time.Since(begin), "error", err)
+	attrs = append(attrs, "after", time.Since(l.started), "error", err)
 	l.log(stepFail).Error("restart failed, this process goes on serving", attrs...)
 	l.fails(child, err)
 	return false
@@ -88,16 +87,26 @@ func (l *loop) kill(child *handoff.Child) {
 	if !child.Kill() {
 		l.log(stepFail).Warn("new process is killed, but is not gone yet", "child", child.PID())
 	}
+	l.restorePIDFiles(stepFail)
+}
+
+// restorePIDFiles writes the PID files after the end of a child that may have done so.
+func (l *loop) restorePIDFiles(step string) {
+	for _, p := range l.processes() {
+		if err := p.restorePIDFile(); err != nil {
+			l.log(step).Error("PID file names the process that died", "error", err)
+		}
+	}
 }
 
 // preStart runs the hooks. A hook that never returns keeps its goroutine.
-func (l *loop) preStart(begin time.Time) error {
+func (l *loop) preStart() error {
 	hooks := make(chan error, 1)
-	members := l.members()
+	processes := l.processes()
 	go func() {
 		err := errors.New("pre-start hook: ended its goroutine")
 		defer func() { hooks <- err }()
-		err = runHooks(members)
+		err = runHooks(processes)
 	}()
 	for {
 		select {
@@ -108,35 +117,32 @@ func (l *loop) preStart(begin time.Time) error {
 		case <-l.quit:
 			return errStopped
 		case <-l.engine.restart:
-			l.busy(begin, "the pre-start hook runs")
+			l.busy("the pre-start hook runs")
 		}
 	}
 }
 
-// runHooks runs the hooks of all members. One that panics must not take down a
+// runHooks runs the hooks of all processes. One that panics must not take down a
 // service that only wants to be restarted.
-func runHooks(members []*member) (err error) {
+func runHooks(processes []*Process) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("pre-start hook: panic: %v\n%s", r, debug.Stack())
 		}
 	}()
-	for _, m := range members {
-		if hook := m.process.PreStart; hook != nil {
-			if err := hook(); err != nil {
-				return fmt.Errorf("pre-start hook: %w", err)
-			}
+	for _, p := range processes {
+		if p.PreStart == nil {
+			continue
+		}
+		if err := p.PreStart(); err != nil {
+			return fmt.Errorf("pre-start hook: %w", err)
 		}
 	}
 	return nil
 }
 
-// lastWords is how long what a child has sent may take to arrive after its end.
-// Only on a busy machine it takes any time at all.
-const lastWords = time.Second
-
 // awaitReady returns when the child serves, with what it says about the sockets.
-func (l *loop) awaitReady(begin time.Time, child *handoff.Child) (ready string, err error) {
+func (l *loop) awaitReady(child *handoff.Child) (ready string, err error) {
 	timeout := longest(l.members(), func(p *Process) time.Duration { return orDefault(p.StartTimeout, DefaultStartTimeout) })
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -155,15 +161,15 @@ func (l *loop) awaitReady(begin time.Time, child *handoff.Child) (ready string, 
 				if messages = nil; exited == nil {
 					return "", whyNotReady(child, true, reason)
 				}
-				ended = time.After(lastWords)
+				ended = time.After(handoff.LastWords)
 			case m.Word == handoff.Ready:
 				return m.Args, nil
 			case m.Word == handoff.Hello && !hello:
 				hello = true
-				l.log(stepHello).Info("new process takes part in the handover", "child", child.PID(), "after", time.Since(begin))
+				l.log(stepHello).Info("new process takes part in the handover", "child", child.PID(), "after", time.Since(l.started))
 			case m.Word == handoff.Failed && reason == "":
 				reason = m.Args
-				ended = time.After(lastWords)
+				ended = time.After(handoff.LastWords)
 			default:
 				return "", fmt.Errorf("new process sent %.60q on the control socket, which is no message of a handover", strings.TrimSpace(m.Word+" "+m.Args))
 			}
@@ -171,7 +177,7 @@ func (l *loop) awaitReady(begin time.Time, child *handoff.Child) (ready string, 
 			if exited = nil; messages == nil {
 				return "", whyNotReady(child, true, reason)
 			}
-			ended = time.After(lastWords)
+			ended = time.After(handoff.LastWords)
 		case <-ended:
 			return "", whyNotReady(child, exited == nil, reason)
 		case <-timer.C:
@@ -184,7 +190,7 @@ func (l *loop) awaitReady(begin time.Time, child *handoff.Child) (ready string, 
 		case <-l.quit:
 			return "", errStopped
 		case <-l.engine.restart:
-			l.busy(begin, "the new process starts")
+			l.busy("the new process starts")
 		}
 	}
 }
@@ -202,8 +208,8 @@ func whyNotReady(child *handoff.Child, exited bool, reason string) error {
 	return errors.New("new process closed its control socket before it was ready")
 }
 
-func (l *loop) busy(begin time.Time, what string) {
-	l.log(stepSignal).Warn("a restart is under way already, the signal is ignored", "now", what, "after", time.Since(begin))
+func (l *loop) busy(what string) {
+	l.log(stepSignal).Warn("a restart is under way already, the signal is ignored", "now", what, "after", time.Since(l.started))
 }
 
 // standby lets the child serve alone and watches over it for a while.
@@ -222,7 +228,7 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 	defer timer.Stop()
 	messages := child.Messages()
 	warned, asked := false, false
-	keeps, again := l.keepsPID(), false
+	keeps, again, stop := l.keepsPID(), false, false
 	for {
 		select {
 		case <-timer.C:
@@ -231,10 +237,16 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 			}
 		case sig := <-l.stop:
 			if keeps {
-				l.stopBoth(child, sig)
+				l.log(stepSignal).Info("stopping, and the new process too", "child", child.PID(), "signal", sig.String())
+				l.stopBoth(child)
 				return true
 			}
+			stop = true
 		case <-l.quit:
+			if keeps { // the program does not want to come back
+				l.stopBoth(child)
+				return true
+			}
 		case m, ok := <-messages:
 			switch {
 			case !ok:
@@ -259,7 +271,7 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 			}
 			l.resume()
 			// On a busy machine what it said may come late.
-			if why, ok := lastWord(messages, lastWords); ok {
+			if why, ok := lastWord(messages, handoff.LastWords); ok {
 				l.pause()
 				return l.left(child, why)
 			}
@@ -283,7 +295,7 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 			continue
 		}
 		if child.Gone() { // in the moment in which this process was told to stop
-			if why, ok := lastWord(messages, lastWords); ok {
+			if why, ok := lastWord(messages, handoff.LastWords); ok {
 				return l.left(child, why)
 			}
 			child.Release()
@@ -296,7 +308,7 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 		if keeps && child != nil {
 			return l.comeBack(child, again)
 		}
-		l.drain(child)
+		l.drain(child, !stop)
 		return true
 	}
 }
@@ -307,14 +319,13 @@ func (l *loop) left(child *handoff.Child, why string) (done bool) {
 	if _, err := fmt.Sscanf(why, handoff.LeavingHandover+" %d", &pid); err == nil && pid > 0 {
 		l.log(stepStandby).Info("new process was replaced in its turn", "child", child.PID(), "successor", pid)
 		child.Replaced(pid)
-		l.drain(child)
+		l.drain(child, true)
 		return true
 	}
 	l.log(stepStandby).Info("new process was told to stop", "child", child.PID())
 	child.Release()
 	// The signal may be on its way to this process, too.
-	e := &ending{loop: l, unasked: true}
-	e.run()
+	l.drain(nil, true)
 	return true
 }
 
@@ -379,11 +390,7 @@ func (l *loop) takeBack(ready time.Time, child *handoff.Child) {
 	child.Kill() // it is reaped already: this closes what belonged to it
 	l.engine.manager.failed(l.h, fmt.Errorf("new process died: %s", child.Status()))
 	l.log(stepTakeBack).Error("new process died, this process serves again", "child", child.PID(), "after", time.Since(ready), "error", child.Status())
-	for _, m := range l.members() {
-		if err := m.process.writePIDFile(); err != nil {
-			l.log(stepTakeBack).Error("PID file names the process that died", "error", err)
-		}
-	}
+	l.restorePIDFiles(stepTakeBack)
 	l.fails(child, fmt.Errorf("new process died: %s", child.Status()))
 }
 

@@ -5,6 +5,7 @@ package gracehttp_test
 import (
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,8 +90,11 @@ func TestStopDuringUpgrade(t *testing.T) {
 		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 			t.Run(fmt.Sprintf("%s, %v to the parent", point.name, sig), func(t *testing.T) {
 				s, parent, child := point.reach(t)
-				// While it drains this is the second signal.
 				s.Signal(parent, sig)
+				if point.name == "draining" { // without having been told to
+					s.WaitLog(parent, "draining already, the request to stop changes nothing")
+					s.Signal(parent, sig)
+				}
 				s.WaitExit(parent)
 				s.Wait("the child to serve", func(e play.Event) bool { return e.Event == play.Serving && e.PID == child })
 				_, addrs := s.Newest()
@@ -109,9 +113,39 @@ func TestStopDuringUpgrade(t *testing.T) {
 				s, parent, child := point.reach(t)
 				s.Signal(parent, sig)
 				s.Signal(child, sig)
+				if point.name == "draining" {
+					s.WaitLog(parent, "draining already, the request to stop changes nothing")
+					s.Signal(parent, sig)
+				}
 				s.WaitGone()
 			})
 		}
+	}
+}
+
+// Who stops the service tells all its processes often, also one that drains since a
+// restart: its requests are answered.
+func TestStopOfAllWhileOneDrains(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		s := testbin.Start(t, httpConfig())
+		_, addrs := s.Newest()
+		release := filepath.Join(t.TempDir(), "release")
+		c := testbin.Dial(t, play.Listen{}, addrs[0])
+		c.Send(testbin.Request("until " + release))
+		s.Wait("the request to begin", asked("until "+release))
+		parent, child := s.Restart()
+		s.WaitLog(parent, "draining")
+		s.Signal(parent, sig)
+		s.Signal(child, sig)
+		s.WaitLog(parent, "draining already, the request to stop changes nothing")
+		touch(t, release)
+		if got := c.Receive(); got.Status != 200 || got.Body != strconv.Itoa(parent) {
+			t.Errorf("%v: got %+v, want an answer of %d", sig, got, parent)
+		}
+		if e := s.WaitReturned(parent); e.Event != play.Returned || e.Text != "" {
+			t.Errorf("%v: %s %s", sig, e.Event, e.Text)
+		}
+		s.WaitGone()
 	}
 }
 

@@ -832,22 +832,34 @@ func TestAcceptError(t *testing.T) {
 	wait(t, "Finish does not return", finished)
 }
 
+// undying is a listener that has SetDeadline, and does not do it.
+type undying struct{ net.Listener }
+
+func (undying) SetDeadline(time.Time) error { return os.ErrNoDeadline }
+
 // A listener without SetDeadline can't be woken; it must not hang either.
 func TestWithoutDeadline(t *testing.T) {
-	inner := listen(t)
-	l := newListener(struct{ net.Listener }{inner})
-	all := loop(l)
-	wait(t, "Pause blocks", async(func() { l.Pause(context.Background(), 1) }))
-	if err := l.SetDeadline(past); err != os.ErrNoDeadline {
-		t.Errorf("SetDeadline: %v, want os.ErrNoDeadline", err)
+	for name, without := range map[string]func(net.Listener) net.Listener{
+		"no method": func(l net.Listener) net.Listener { return struct{ net.Listener }{l} },
+		"error":     func(l net.Listener) net.Listener { return undying{l} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newListener(without(listen(t)))
+			all := loop(l)
+			l.untilInside(t, 1)
+			wait(t, "Pause blocks", async(func() { l.Pause(context.Background(), 1) }))
+			if err := l.SetDeadline(past); err != os.ErrNoDeadline {
+				t.Errorf("SetDeadline: %v, want os.ErrNoDeadline", err)
+			}
+			dial(t, l)
+			wantConn(t, all)
+			wait(t, "Resume blocks", async(l.Resume))
+			dial(t, l)
+			wantConn(t, all)
+			wait(t, "Finish blocks", async(func() { _ = l.Finish(true) }))
+			wantError(t, all, net.ErrClosed)
+		})
 	}
-	dial(t, l)
-	wantConn(t, all)
-	l.Resume()
-	dial(t, l)
-	wantConn(t, all)
-	wait(t, "Finish blocks", async(func() { _ = l.Finish(true) }))
-	wantError(t, all, net.ErrClosed)
 }
 
 // Whatever comes together, no connection is lost and nothing hangs: all that

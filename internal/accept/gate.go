@@ -156,7 +156,7 @@ func (g *Gate) wait(ctx context.Context, done func() bool) {
 // a loop that calls again has dealt with what it got before. It returns earlier when
 // ctx ends, or the gate is closed.
 //
-// Calls that nothing wakes can't be held back.
+// Calls that nothing wakes, since there is no setDeadline or it fails, are not held back.
 func (g *Gate) Pause(ctx context.Context, loops int) {
 	if g.setDeadline == nil {
 		return
@@ -167,7 +167,10 @@ func (g *Gate) Pause(ctx context.Context, loops int) {
 		return
 	}
 	g.state = paused
-	g.wakeAt(past)
+	if g.setDeadline(past) != nil {
+		g.state = open
+		return
+	}
 	g.wait(ctx, func() bool { return g.state != paused || g.inside == 0 && g.parked >= loops })
 }
 

@@ -29,8 +29,8 @@ import (
 	"io"
 )
 
-// Version is the version of the protocol.
-const Version = 1
+// version is the version of the protocol.
+const version = 1
 
 // Commands.
 const (
@@ -77,9 +77,9 @@ type Answer struct {
 // maxRequest bounds the line of a request.
 const maxRequest = 4 << 10
 
-// ParseRequest reads a line without its end. What it does not know is an error:
+// parseRequest reads a line without its end. What it does not know is an error:
 // a client must not believe that it was heeded.
-func ParseRequest(line []byte) (Request, error) {
+func parseRequest(line []byte) (Request, error) {
 	var r Request
 	d := json.NewDecoder(bytes.NewReader(line))
 	d.DisallowUnknownFields()
@@ -89,8 +89,8 @@ func ParseRequest(line []byte) (Request, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return Request{}, errors.New("more than a request in one line")
 	}
-	if r.Version != Version {
-		return Request{}, fmt.Errorf("version %d of the protocol is not known, only %d", r.Version, Version)
+	if r.Version != version {
+		return Request{}, fmt.Errorf("version %d of the protocol is not known, only %d", r.Version, version)
 	}
 	switch r.Command {
 	case Status, Stop:

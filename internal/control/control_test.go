@@ -17,7 +17,7 @@ func TestParseRequest(t *testing.T) {
 		{`{"version":1,"command":"upgrade","wait":"standby"}`, Request{1, Upgrade, WaitStandby}},
 	}
 	for _, tt := range tests {
-		if got, err := ParseRequest([]byte(tt.line)); err != nil || got != tt.want {
+		if got, err := parseRequest([]byte(tt.line)); err != nil || got != tt.want {
 			t.Errorf("%s: got %+v, %v, want %+v", tt.line, got, err, tt.want)
 		}
 	}
@@ -59,7 +59,7 @@ var rubbish = []string{
 
 func TestParseRequestRejects(t *testing.T) {
 	for _, line := range rubbish {
-		if r, err := ParseRequest([]byte(line)); err == nil || r != (Request{}) {
+		if r, err := parseRequest([]byte(line)); err == nil || r != (Request{}) {
 			t.Errorf("%q: got %+v, %v, want an error", line, r, err)
 		}
 	}
@@ -74,7 +74,7 @@ func FuzzParseRequest(f *testing.F) {
 	f.Add([]byte(`{"version":1,"command":"upgrade","wait":"standby"}`))
 	f.Add([]byte(`{"version":1,"command":"stop"}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
-		r, err := ParseRequest(line)
+		r, err := parseRequest(line)
 		if err != nil {
 			if r != (Request{}) {
 				t.Fatalf("%+v and the error %v", r, err)

@@ -166,12 +166,12 @@ func readRequest(c io.Reader) (Request, error) {
 	case lines.Buffered() != 0:
 		return Request{}, errors.New("more than one line")
 	}
-	return ParseRequest(line)
+	return parseRequest(line)
 }
 
 // send writes an answer. A client that does not want it has itself to blame.
 func send(c net.Conn, a Answer) {
-	a.Version, a.PID = Version, os.Getpid()
+	a.Version, a.PID = version, os.Getpid()
 	b, err := json.Marshal(a)
 	if err != nil {
 		return
@@ -202,7 +202,7 @@ func Ask(ctx context.Context, path string, r Request) (Answer, net.Conn, error) 
 }
 
 func ask(c net.Conn, r Request) (Answer, error) {
-	r.Version = Version
+	r.Version = version
 	b, err := json.Marshal(r)
 	if err != nil {
 		return Answer{}, err

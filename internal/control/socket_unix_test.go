@@ -276,7 +276,7 @@ func TestRubbish(t *testing.T) {
 		t.Helper()
 		var a Answer
 		got := exchange(t, path, text, end)
-		if err := json.Unmarshal([]byte(got), &a); err != nil || a.Code != BadRequest || a.Error == "" || a.Version != Version || a.PID != os.Getpid() {
+		if err := json.Unmarshal([]byte(got), &a); err != nil || a.Code != BadRequest || a.Error == "" || a.Version != version || a.PID != os.Getpid() {
 			t.Errorf("%.60q: answer %q", text, got)
 		}
 	}

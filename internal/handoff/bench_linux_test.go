@@ -53,7 +53,7 @@ func benchmarkTake(b *testing.B, n int, byName bool) {
 			_ = l.Close()
 			in := &inherited{fd: fd, file: os.NewFile(uintptr(fd), "inherited")}
 			if byName {
-				in.Network, in.Name = "tcp", escapeName(asked[i])
+				in.network, in.name = "tcp", escapeName(asked[i])
 			}
 			p.own(in, streamSocket)
 		}

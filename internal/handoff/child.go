@@ -52,11 +52,12 @@ func (p *Process) Ready() (first bool, err error) {
 		}
 		p.control.close() // the parent has gone
 		p.control = nil
+		p.relieve(false)
 		go removeAbandoned(p.unusedPaths()) // ends within seconds
 		if p.comeback {
 			go p.reapInterim() // ends with the process that has gone
 		}
-	case p.origin == Parent || p.origin == Legacy: // which is not told what is unused
+	case p.origin.Handover(): // the parent is not told what is unused
 		for _, a := range p.unusedPaths() {
 			_ = os.Remove(a.Name)
 		}
@@ -125,12 +126,14 @@ func (p *Process) watchParent() {
 		case Take:
 			p.takeConns(c, m.Args)
 		case Ready:
+			p.mu.Lock()
 			p.relieve(true)
+			p.mu.Unlock()
 		}
 		return true
 	})
-	p.relieve(false)
 	p.mu.Lock()
+	p.relieve(false)
 	c.close()
 	c.closeFDs()
 	p.control = nil

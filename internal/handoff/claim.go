@@ -15,14 +15,14 @@ import (
 
 // inherited is a socket, or another file, that was passed to this process.
 type inherited struct {
-	Socket
+	socket
 	fd    int
 	id    fileID
 	file  *os.File // on fd; kept, since its finalizer would close a number that others may use
 	addr  net.Addr // nil if it is no socket that package net serves, or not asked for yet
 	taken bool
 
-	socket *Socket // what became of it when it was taken
+	active *socket // what became of it when it was taken
 	state  string  // what the parent knew about it
 	stored string  // name under which the service manager has kept it for us
 	order  int     // its place in what TakeAll returns, if the manager has kept it
@@ -31,12 +31,12 @@ type inherited struct {
 
 // claim takes over what the environment announces. It does so when the package
 // is initialised, before the program can open descriptors of its own, and looks
-// again when the program has changed LISTEN_FDS since. mu is held, or nobody
-// else is there yet.
+// again when the program has changed LISTEN_FDS since, unless that was settled. mu is
+// held, or nobody else is there yet.
 func (p *Process) claim() {
 	fds := os.Getenv(envFDs)
 	_, marked := os.LookupEnv(envHandover)
-	if fds == p.claimed && !marked || len(p.inherited) != 0 {
+	if fds == p.claimed && !marked || len(p.inherited) != 0 || p.origin == Parent {
 		return
 	}
 	p.claimed, p.origin, p.err, p.byName, p.byAddr = fds, Fresh, nil, nil, nil
@@ -93,7 +93,7 @@ func (p *Process) claim() {
 	default:
 		p.origin = Manager
 	}
-	if p.origin == Parent || p.origin == Legacy {
+	if p.origin.Handover() {
 		p.gen, p.since = max(m.gen, 2), m.since
 		p.sole = false
 	}
@@ -102,13 +102,13 @@ func (p *Process) claim() {
 	}
 	for i, file := range files {
 		in := &inherited{fd: at(i), file: file}
-		in.Name = names[i]
+		in.name = names[i]
 		// A parent with the original protocol made the socket itself, unless a
 		// stale LISTEN_PID or marker says that it was given one.
-		in.Foreign = p.origin != Legacy || pid != "" || slices.ContainsFunc(m.sockets, func(s meta) bool { return s.foreign })
+		in.foreign = p.origin != Legacy || pid != "" || slices.ContainsFunc(m.sockets, func(s meta) bool { return s.foreign })
 		if marked && len(m.sockets) == n {
 			s := m.sockets[i]
-			in.Network, in.Foreign, in.listed = s.network, s.foreign, s.listed
+			in.network, in.foreign, in.listed = s.network, s.foreign, s.listed
 		}
 		if p.origin == Manager {
 			in.fromStore()
@@ -128,7 +128,7 @@ func (p *Process) claim() {
 			continue
 		}
 		in := &inherited{fd: extra.fd, file: os.NewFile(uintptr(extra.fd), extra.name)}
-		in.Name, in.Network, in.Foreign, in.pathID = extra.name, extra.network, extra.foreign, extra.path
+		in.name, in.network, in.foreign, in.pathID = extra.name, extra.network, extra.foreign, extra.path
 		socket := notSocket
 		if !extra.file {
 			socket, _ = checkSocket(extra.fd)

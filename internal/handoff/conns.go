@@ -31,7 +31,7 @@ func (p *Process) TakeConns(l net.Listener, take func([]*Descriptor) (taken []bo
 func (p *Process) taking() []int {
 	var positions []int
 	for i, in := range p.inherited {
-		if s := in.socket; s != nil && s.take != nil && !s.closed {
+		if s := in.active; s != nil && s.take != nil && !s.closed {
 			positions = append(positions, i)
 		}
 	}
@@ -87,10 +87,10 @@ func (p *Process) takeAt(position int, members []int, all []Descriptor, verdicts
 func (p *Process) taker(i int) func([]*Descriptor) []bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if i < 0 || i >= len(p.inherited) || p.inherited[i].socket == nil {
+	if i < 0 || i >= len(p.inherited) || p.inherited[i].active == nil {
 		return nil
 	}
-	return p.inherited[i].socket.take
+	return p.inherited[i].active.take
 }
 
 // Takes reports whether the child takes connections that were accepted on l.

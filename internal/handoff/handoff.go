@@ -12,16 +12,16 @@
 // A parent does not know its child's pid before it exists, so it can't set
 // LISTEN_PID. It sets a variable of our own instead,
 //
-//	GRACE_HANDOVER=1 parent=812 control=5 inode=90210 states=1 generation=2 since=1764042570 stderr=6,7,90215,13,90101 sockets=tcp+l,unix+f
+//	GRACE_HANDOVER=1 parent=812 control=5 inode=90210 states=1 generation=2 since=1764042570 stderr=6,7,90215,13,90101 standby=1 sockets=tcp+l,unix+f
 //
 // with its pid, the descriptor of the control socket and that socket's inode (no
 // such keys where there is no control socket), how many messages "state" it will
 // send, which generation of the service the child is, when the parent was
-// started, in seconds since 1970, the pipe for standard error, if there is one, and
-// for each socket the network that was asked for and flags: f, foreign, was not
-// made by this family of processes and must never be unlinked; l, listed, belongs
-// to grace.Inherit. The child removes the variable when this package is
-// initialised and sets LISTEN_PID to its own pid.
+// started, in seconds since 1970, the pipe for standard error, if there is one, that
+// it will send the message "standby", and for each socket the network that was asked
+// for and flags: f, foreign, was not made by this family of processes and must never
+// be unlinked; l, listed, belongs to grace.Inherit. The child removes the variable
+// when this package is initialised and sets LISTEN_PID to its own pid.
 //
 // LISTEN_FDS has the sockets that listen, since the protocol of facebookgo/grace takes
 // anything else there for an error. Datagram sockets and files come after them, as
@@ -30,8 +30,9 @@
 //	extras=5+udp++%253A53+90211,6+unixgram++%2Frun%2Flog+90212+2049.1234,7++n+lock+90213
 //
 // each with its descriptor, the network that was asked for, flags (n: it is a file,
-// found by its name alone, whatever it is open on), its name in the form of a URL
-// query, and its inode. A unixgram socket with a path that this family has made has the
+// found by its name alone, whatever it is open on; k: it is the child's end of a link,
+// over which it forwards packets, and its name is the position of their socket), its
+// name in the form of a URL query, and its inode. A unixgram socket with a path that this family has made has the
 // device and the inode of that file, too. An extra whose descriptor is closed or open on
 // something else is an error. A process with the original protocol passes on what it
 // knows nothing of, marker and descriptors: a child of that takes the extras whose
@@ -116,6 +117,7 @@ package handoff
 import (
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 )
@@ -140,10 +142,10 @@ type Process struct {
 	untaken   int                     // of inherited
 	waiting   []chan struct{}         // given out by Claimed
 
-	active []*Socket       // what is passed on
-	byConn map[any]*Socket // those of active whose conn can be a key
+	active []*socket       // what is passed on
+	byConn map[any]*socket // those of active whose conn can be a key
 	pruned int             // len(active) when closed sockets were last removed
-	paths  []*Socket       // whose paths End may have to remove
+	paths  []*socket       // whose paths End may have to remove
 	unused []net.UnixAddr  // of sockets that nobody has asked for
 
 	control *control      // to the parent; nil if there is none
@@ -176,6 +178,9 @@ const (
 	Parent                // a parent with this package started a handover
 	Legacy                // a parent that speaks the protocol of facebookgo/grace did
 )
+
+// Handover reports whether a parent has started this process to take over.
+func (o Origin) Handover() bool { return o == Parent || o == Legacy }
 
 var this = start()
 
@@ -272,9 +277,15 @@ func (p *Process) Hasten() <-chan struct{} {
 	return p.Alone()
 }
 
-// Dir is the directory in which this process was started, or "" if it is not
-// known. The program may have left it since.
-func (p *Process) Dir() string { return p.dir }
+// Absolute is path from the directory in which this process was started, as every
+// generation means it. The program may have left that since. It stays relative if the
+// directory is not known.
+func (p *Process) Absolute(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(p.dir, path)
+}
 
 // alone notes that no parent can take the sockets back any more. mu is held.
 func (p *Process) alone() {
@@ -302,6 +313,6 @@ func (p *Process) LastHolder(l any) bool {
 }
 
 // last reports whether neither a child nor the parent has s. mu is held.
-func (p *Process) last(s *Socket) bool {
+func (p *Process) last(s *socket) bool {
 	return s.holders == 0 && (s.made || p.sole)
 }

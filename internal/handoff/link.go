@@ -45,7 +45,8 @@ func (p *Process) Link(l any) net.Conn {
 	return c
 }
 
-// claimLinks gives the links to their sockets: their names are the positions. mu is held, or nobody else is there yet.
+// claimLinks gives the links to their sockets: their names are the positions. mu is
+// held, or nobody else is there yet.
 func (p *Process) claimLinks(links []meta) {
 	for _, m := range links {
 		setCloseOnExec(m.fd)
@@ -68,8 +69,8 @@ func closeLinks(links []meta) {
 func (p *Process) dropLinks() {
 	for _, in := range p.inherited {
 		link := &in.link
-		if in.socket != nil {
-			link = &in.socket.link
+		if in.active != nil {
+			link = &in.active.link
 		}
 		if *link != 0 {
 			closeFD(*link)

@@ -18,7 +18,7 @@ func TestDropLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer closeFD(ours[i])
-		f.child.inherited[i].socket.link = theirs[i]
+		f.child.inherited[i].active.link = theirs[i]
 	}
 	link := f.child.Link(f.theirs[0])
 	if link == nil {

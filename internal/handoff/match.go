@@ -16,10 +16,10 @@ func namedKey(name string) string         { return "named " + name }
 // names are the keys under which in is found by what was asked for, or by its name.
 func (in *inherited) names() (keys []string) {
 	if in.asked() {
-		keys = append(keys, nameKey(in.Network, in.Name))
+		keys = append(keys, nameKey(in.network, in.name))
 	}
-	if in.Name != "" {
-		keys = append(keys, namedKey(in.Name))
+	if in.name != "" {
+		keys = append(keys, namedKey(in.name))
 	}
 	return keys
 }
@@ -35,7 +35,7 @@ func (in *inherited) address() string {
 }
 
 // asked reports whether it is known what in was asked for as.
-func (in *inherited) asked() bool { return in.kind != kindFile && in.Network != "" && in.Name != "" }
+func (in *inherited) asked() bool { return in.kind != kindFile && in.network != "" && in.name != "" }
 
 // askedKeys are the keys to look under, in order, for a socket asked for as
 // network and asked, which resolved to addr. The unspecified addresses of IPv4

@@ -58,7 +58,7 @@ func bound(t testing.TB, network, addr string) *inherited {
 func asked(t testing.TB, network, asked, addr string) *inherited {
 	t.Helper()
 	in := bound(t, network, addr)
-	in.Network, in.Name = network, escapeName(asked)
+	in.network, in.name = network, escapeName(asked)
 	return in
 }
 
@@ -102,7 +102,7 @@ func TestMatch(t *testing.T) {
 		// A host name may resolve to another address than it did before.
 		{"name wins", []*inherited{bound(t, "tcp", "127.0.0.1:1"), asked(t, "tcp", "localhost:1", "127.0.0.2:1")}, "tcp", "localhost:1", 1},
 		{"name wins over any", []*inherited{bound(t, "tcp", "[::]:1"), asked(t, "tcp", ":1", "0.0.0.0:1")}, "tcp", ":1", 1},
-		{"name of a manager is no address", []*inherited{{Socket: Socket{Name: "127.0.0.1%3A1"}, addr: resolve(t, "tcp", "127.0.0.1:2")}}, "tcp", "127.0.0.1:1", -1},
+		{"name of a manager is no address", []*inherited{{socket: socket{name: "127.0.0.1%3A1"}, addr: resolve(t, "tcp", "127.0.0.1:2")}}, "tcp", "127.0.0.1:1", -1},
 
 		{"unix", []*inherited{bound(t, "unix", "/s")}, "unix", "/s", 0},
 		{"unix, other path", []*inherited{bound(t, "unix", "/s")}, "unix", "/s2", -1},
@@ -121,7 +121,7 @@ func TestMatch(t *testing.T) {
 		{"tcp is not udp", []*inherited{asked(t, "tcp", "127.0.0.1:1", "127.0.0.1:1")}, "udp", "127.0.0.1:1", -1},
 		{"unixgram", []*inherited{bound(t, "unix", "/s"), bound(t, "unixgram", "/s")}, "unixgram", "/s", 1},
 		{"unixgram is not unix", []*inherited{bound(t, "unixgram", "/s")}, "unix", "/s", -1},
-		{"file that is a socket", []*inherited{{Socket: Socket{Name: "/s", Network: "unix", kind: kindFile}}}, "unix", "/s", -1},
+		{"file that is a socket", []*inherited{{socket: socket{name: "/s", network: "unix", kind: kindFile}}}, "unix", "/s", -1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

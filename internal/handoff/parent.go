@@ -13,31 +13,37 @@ import (
 
 // Child is a process that this one has started to take over.
 type Child struct {
-	pid      int
-	process  *os.Process
-	sibling  *sibling // nil if it is our child indeed
-	parent   *Process
-	sockets  []*Socket // in the order they were passed
-	held     []*Socket // those of them that it serves, while holds
-	holds    bool
+	pid     int
+	process *os.Process
+	sibling *sibling // nil if it is our child indeed
+	parent  *Process
+	sockets []*socket // in the order they were passed
+	tap     *tap      // nil if nobody listens to its standard error
+
+	// What it is told and says.
+	control  *control // nil if none was offered
+	passer   passer
+	ignored  sync.Once
+	discard  chan struct{} // closed when nobody asks for messages any more
+	messages chan Message
+	shut     sync.Once
+	closed   chan struct{} // closed when control is
+	reader   sync.WaitGroup
+	leaving  atomic.Bool // it has said that it goes
+	spoke    atomic.Bool // it has said anything
+
+	// What this process thinks of it; guarded by parent.mu.
+	held     []*socket   // those of sockets that it serves, while holds
+	holds    bool        // Hold was called, and Release was not
 	replaced int         // pid of the child's own child, for good
 	died     bool        // before or after Hold
 	takes    map[any]int // positions of listeners whose connections it takes
-	passer   passer
-	control  *control // nil if none was offered
-	told     sync.Once
-	discard  chan struct{} // closed when nobody asks for messages any more
-	messages chan Message
-	closed   chan struct{}
-	reader   sync.WaitGroup
-	talks    bool        // over control, from the start on
-	tap      *tap        // nil if nobody listens to its standard error
 	ready    bool        // Hold was called
-	leaving  atomic.Bool // it has said that it goes
-	spoke    atomic.Bool // it has said anything
+
+	// Its end.
 	disowned atomic.Bool
 	exited   chan struct{}
-	state    *os.ProcessState
+	state    *os.ProcessState // this and waitErr are set when exited is closed
 	waitErr  error
 }
 
@@ -95,18 +101,18 @@ func (c *Child) end(died bool) {
 	close(c.exited)
 }
 
-// lastWords is how long what a child has sent may take to arrive after its end, if
-// a process that it started holds the socket.
-const lastWords = time.Second
+// LastWords is how long what a child has sent may take to arrive after its end, if a
+// process that it started holds the socket, or the machine is busy.
+const LastWords = time.Second
 
 // crashed reports whether the child, which has exited, has not said that it would.
 func (c *Child) crashed() bool {
-	if !c.talks {
+	if c.control == nil {
 		return false
 	}
 	select {
 	case <-c.passer.ended:
-	case <-time.After(lastWords):
+	case <-time.After(LastWords):
 	}
 	return !c.leaving.Load()
 }
@@ -199,7 +205,7 @@ func (c *Child) Hold(ready string) {
 			c.held[i] = nil
 		}
 	}
-	c.held = slices.DeleteFunc(c.held, func(s *Socket) bool { return s == nil })
+	c.held = slices.DeleteFunc(c.held, func(s *socket) bool { return s == nil })
 	for _, s := range c.held {
 		s.holders++
 	}
@@ -292,7 +298,7 @@ func (c *Child) Stops() bool {
 }
 
 // Ignore lets messages of the child be dropped from now on.
-func (c *Child) Ignore() { c.told.Do(func() { close(c.discard) }) }
+func (c *Child) Ignore() { c.ignored.Do(func() { close(c.discard) }) }
 
 // Signal sends sig to the child. It can't reach another process: the child is
 // not reaped before it is known to have exited.
@@ -326,11 +332,14 @@ func (c *Child) Kill() (gone bool) {
 	return gone
 }
 
+// closeControl ends the talk with the child. Pass may be under way, and finds nobody then.
 func (c *Child) closeControl() {
-	if c.control != nil {
+	if c.control == nil {
+		return
+	}
+	c.shut.Do(func() {
 		close(c.closed)
 		c.control.close()
 		c.reader.Wait()
-		c.control = nil
-	}
+	})
 }

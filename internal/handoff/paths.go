@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -28,27 +29,33 @@ func (p *Process) Close(l net.Listener) error {
 	return l.Close()
 }
 
+// hasPath reports whether a stands in the file system.
+func hasPath(a net.Addr) bool {
+	u, ok := a.(*net.UnixAddr)
+	return ok && !strings.HasPrefix(u.Name, "@") && u.Name != ""
+}
+
 // setUnlink says who removes the paths of sockets: this process if it is the
 // last one. It leaves alone those that Close is at work on, since
 // SetUnlinkOnClose must not be called meanwhile. mu is held.
 //
 // Close asks as well. This is for listeners that the program closes without us.
-func (p *Process) setUnlink(sockets ...*Socket) {
+func (p *Process) setUnlink(sockets ...*socket) {
 	for _, s := range sockets {
 		u, ok := s.conn.(unlinker)
 		if !ok || s.closed {
 			continue
 		}
 		if isOpen(s.conn) {
-			u.SetUnlinkOnClose(!s.Foreign && !s.crossed && p.last(s))
+			u.SetUnlinkOnClose(!s.foreign && !s.crossed && p.last(s))
 		}
 	}
 }
 
 // notePath learns which file stands for a unixgram socket. Which one that was when
 // an inherited one was made, the parent has said. mu is held.
-func (p *Process) notePath(s *Socket) {
-	if s.kind != kindDatagram || s.Foreign || !hasPath(s.addr()) {
+func (p *Process) notePath(s *socket) {
+	if s.kind != kindDatagram || s.foreign || !hasPath(s.addr()) {
 		return
 	}
 	path := s.addr().String()
@@ -56,30 +63,22 @@ func (p *Process) notePath(s *Socket) {
 	if s.made {
 		s.pathID, _ = socketAt(s.path)
 	} else if !s.atPath() {
-		s.path = p.absolute(path)
+		s.path = p.Absolute(path)
 	}
 	if s.pathID != (fileID{}) {
 		p.paths = append(p.paths, s)
 	}
 }
 
-// absolute is path as the process that this program first was has meant it.
-func (p *Process) absolute(path string) string {
-	if filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(p.dir, path)
-}
-
 // cross notes that a child may close s as the last that has it, or as one of two. Then
 // End removes the path, and not Close. mu is held.
-func (p *Process) cross(s *Socket) {
+func (p *Process) cross(s *socket) {
 	s.crossed = true
-	if s.kind != kindListener || s.Foreign || !hasPath(s.addr()) {
+	if s.kind != kindListener || s.foreign || !hasPath(s.addr()) {
 		return
 	}
 	path := s.addr().String()
-	for _, s.path = range []string{path, p.absolute(path)} {
+	for _, s.path = range []string{path, p.Absolute(path)} {
 		s.path, _ = filepath.Abs(s.path)
 		if id, ok := socketAt(s.path); ok {
 			s.pathID = id
@@ -115,7 +114,7 @@ func abandoned(a net.UnixAddr) bool {
 
 // atPath reports whether s is what is at its path: by now that may be another socket.
 // The file of one that is closed may be another with the same number.
-func (s *Socket) atPath() bool {
+func (s *socket) atPath() bool {
 	id, ok := socketAt(s.path)
 	return ok && id == s.pathID
 }
@@ -123,7 +122,7 @@ func (s *Socket) atPath() bool {
 // pathOf is the address of a unix socket with a path that this family of processes
 // has made, or the zero value. mu is held.
 func (p *Process) pathOf(in *inherited) (none net.UnixAddr) {
-	if in.kind == kindFile || in.Foreign {
+	if in.kind == kindFile || in.foreign {
 		return none
 	}
 	typ, err := checkSocket(in.fd)
@@ -134,7 +133,7 @@ func (p *Process) pathOf(in *inherited) (none net.UnixAddr) {
 	if !ok || !hasPath(addr) {
 		return none
 	}
-	addr.Name = p.absolute(addr.Name)
+	addr.Name = p.Absolute(addr.Name)
 	if id, ok := socketAt(addr.Name); !ok || in.kind == kindDatagram && id != in.pathID {
 		return none // by now something else is there
 	}

@@ -36,12 +36,12 @@ func (k kind) note() string {
 // file.
 type fileID struct{ dev, ino uint64 }
 
-// Socket is a socket that this process serves and passes on, or another file that
+// socket is a socket that this process serves and passes on, or another file that
 // it passes on.
-type Socket struct {
-	Name    string // as it stands in LISTEN_FDNAMES
-	Network string // as it was asked for; empty if only the manager knows
-	Foreign bool   // not made by this family of processes: its path is never removed
+type socket struct {
+	name    string // as it stands in LISTEN_FDNAMES
+	network string // as it was asked for; empty if only the manager knows
+	foreign bool   // not made by this family of processes: its path is never removed
 
 	kind    kind
 	path    string                     // which nobody but Process.End removes: of a unixgram socket, or of one that is crossed
@@ -67,7 +67,7 @@ func (p *Process) Add(l any, network, asked string) {
 	if !ok {
 		return
 	}
-	s := &Socket{Name: escapeName(asked), Network: network, made: true, conn: conn}
+	s := &socket{name: escapeName(asked), network: network, made: true, conn: conn}
 	if _, ok := l.(net.PacketConn); ok {
 		s.kind = kindDatagram
 	}
@@ -95,17 +95,17 @@ func (p *Process) AddFile(name string, f *os.File) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.active {
-		if s.kind == kindFile && s.Name == name && isOpen(s.conn) {
+		if s.kind == kindFile && s.name == name && isOpen(s.conn) {
 			return fs.ErrExist
 		}
 	}
-	p.add(&Socket{Name: name, kind: kindFile, made: true, conn: f})
+	p.add(&socket{name: name, kind: kindFile, made: true, conn: f})
 	return nil
 }
 
 // add appends s to the active sockets. Closed ones are removed now and then, so
 // that a program that opens and closes listeners does not grow. mu is held.
-func (p *Process) add(s *Socket) {
+func (p *Process) add(s *socket) {
 	if len(p.active) > 4*p.pruned+64 {
 		p.prune()
 	}
@@ -115,13 +115,24 @@ func (p *Process) add(s *Socket) {
 }
 
 // note lets find find s. mu is held.
-func (p *Process) note(s *Socket) {
+func (p *Process) note(s *socket) {
 	if p.byConn == nil {
-		p.byConn = make(map[any]*Socket)
+		p.byConn = make(map[any]*socket)
 	}
 	if isKey(s.conn) {
 		p.byConn[s.conn] = s
 	}
+}
+
+// addr is where s listens, or gets its datagrams.
+func (s *socket) addr() net.Addr {
+	switch c := s.conn.(type) {
+	case net.Listener:
+		return c.Addr()
+	case net.PacketConn:
+		return c.LocalAddr()
+	}
+	return nil
 }
 
 // isOpen reports whether c is open.
@@ -135,7 +146,7 @@ func isOpen(c syscall.Conn) bool {
 func isKey(v any) bool { return reflect.ValueOf(v).Comparable() }
 
 // find returns the active socket of l, or nil. mu is held.
-func (p *Process) find(l any) *Socket {
+func (p *Process) find(l any) *socket {
 	if l == nil || !isKey(l) {
 		return nil
 	}
@@ -144,7 +155,7 @@ func (p *Process) find(l any) *Socket {
 
 // prune removes the sockets that the program has closed. mu is held.
 func (p *Process) prune() {
-	p.active = slices.DeleteFunc(p.active, func(s *Socket) bool {
+	p.active = slices.DeleteFunc(p.active, func(s *socket) bool {
 		open := isOpen(s.conn)
 		if !open && p.find(s.conn) == s {
 			delete(p.byConn, s.conn)
@@ -152,7 +163,7 @@ func (p *Process) prune() {
 		return !open
 	})
 	p.pruned = len(p.active)
-	p.paths = slices.DeleteFunc(p.paths, func(s *Socket) bool { return !isOpen(s.conn) && !s.atPath() })
+	p.paths = slices.DeleteFunc(p.paths, func(s *socket) bool { return !isOpen(s.conn) && !s.atPath() })
 }
 
 // List makes ls the first of the sockets that are passed on, in this order: what
@@ -161,14 +172,14 @@ func (p *Process) List(ls []net.Listener) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.prune()
-	byID := make(map[fileID]*Socket)
+	byID := make(map[fileID]*socket)
 	for _, s := range p.active {
 		if id, ok := open(s.conn); ok && id != (fileID{}) && byID[id] == nil {
 			byID[id] = s
 		}
 	}
-	var first []*Socket
-	isFirst := make(map[*Socket]bool)
+	var first []*socket
+	isFirst := make(map[*socket]bool)
 	for _, l := range ls {
 		conn, ok := l.(syscall.Conn)
 		if !ok {
@@ -183,7 +194,7 @@ func (p *Process) List(ls []net.Listener) {
 			s = byID[id]
 		}
 		if s == nil {
-			s = &Socket{Name: escapeName(l.Addr().String()), Network: networkName(l.Addr().Network()), made: true, conn: conn}
+			s = &socket{name: escapeName(l.Addr().String()), network: networkName(l.Addr().Network()), made: true, conn: conn}
 			p.note(s)
 			if id != (fileID{}) {
 				byID[id] = s
@@ -196,7 +207,7 @@ func (p *Process) List(ls []net.Listener) {
 		isFirst[s] = true
 		first = append(first, s)
 	}
-	p.active = append(first, slices.DeleteFunc(p.active, func(s *Socket) bool { return isFirst[s] })...)
+	p.active = append(first, slices.DeleteFunc(p.active, func(s *socket) bool { return isFirst[s] })...)
 }
 
 // Mend makes the sockets non-blocking, as this process needs them. A child shares

@@ -32,7 +32,7 @@ func (p *Process) Start(o Options) (*Child, error) {
 	if len(os.Args) == 0 {
 		return nil, errors.New("start new process: os.Args is empty")
 	}
-	argv0, err := lookPath(os.Args[0], p.dir)
+	argv0, err := p.lookPath(os.Args[0])
 	if err != nil {
 		return nil, fmt.Errorf("start new process: %w", err)
 	}
@@ -105,7 +105,6 @@ func (c *Child) start(argv0 string, o Options) error {
 
 // listen begins to read what the child says, and tells it the states.
 func (c *Child) listen(states []string) {
-	c.talks = true
 	c.reader.Add(2)
 	go func() {
 		defer c.reader.Done()
@@ -178,7 +177,7 @@ func (c *Child) pack(p *parcel, o Options) error {
 
 func (c *Child) packSockets(p *parcel) error {
 	c.listenersFirst()
-	var passed []*Socket
+	var passed []*socket
 	for i, s := range c.sockets {
 		fd, err := dup(s.conn)
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
@@ -188,7 +187,7 @@ func (c *Child) packSockets(p *parcel) error {
 			err = p.add(s, fd, p.put(fd), &p.names)
 		}
 		if err != nil {
-			return fmt.Errorf("pass socket %d of %d (%s): %w", i+1, len(c.sockets), s.Name, tooMany(err, len(c.sockets)-i))
+			return fmt.Errorf("pass socket %d of %d (%s): %w", i+1, len(c.sockets), s.name, tooMany(err, len(c.sockets)-i))
 		}
 		passed = append(passed, s)
 	}
@@ -225,15 +224,15 @@ func (c *Child) packControl(p *parcel) error {
 // listenersFirst puts what LISTEN_FDS announces before the rest: a child with the
 // original protocol takes it for an error if something there does not listen.
 func (c *Child) listenersFirst() {
-	slices.SortStableFunc(c.sockets, func(a, b *Socket) int { return cmp.Compare(a.kind, b.kind) })
+	slices.SortStableFunc(c.sockets, func(a, b *socket) int { return cmp.Compare(a.kind, b.kind) })
 }
 
 // add notes in m, or in names, that s, of which fd is a descriptor, is passed as
 // descriptor as.
-func (m *marker) add(s *Socket, fd, as int, names *[]string) error {
-	t := meta{network: s.Network, foreign: s.Foreign, listed: s.listed, file: s.kind == kindFile}
+func (m *marker) add(s *socket, fd, as int, names *[]string) error {
+	t := meta{network: s.network, foreign: s.foreign, listed: s.listed, file: s.kind == kindFile}
 	if s.kind == kindListener {
-		*names = append(*names, s.Name)
+		*names = append(*names, s.name)
 		m.sockets = append(m.sockets, t)
 		return nil
 	}
@@ -241,7 +240,7 @@ func (m *marker) add(s *Socket, fd, as int, names *[]string) error {
 	if err != nil {
 		return err
 	}
-	t.fd, t.name, t.inode, t.path = as, s.Name, id.ino, s.pathID
+	t.fd, t.name, t.inode, t.path = as, s.name, id.ino, s.pathID
 	m.extras = append(m.extras, t)
 	return nil
 }
@@ -274,9 +273,9 @@ func stdFD(f *os.File) int {
 
 // lookPath finds the program as it was found when this process was started: a
 // name with a slash from the directory of that time, another one in PATH.
-func lookPath(argv0, dir string) (string, error) {
-	if dir != "" && filepath.Base(argv0) != argv0 && !filepath.IsAbs(argv0) {
-		argv0 = filepath.Join(dir, argv0)
+func (p *Process) lookPath(argv0 string) (string, error) {
+	if p.dir != "" && filepath.Base(argv0) != argv0 {
+		argv0 = p.Absolute(argv0)
 	}
 	return exec.LookPath(argv0)
 }

@@ -55,8 +55,8 @@ func (p *Process) awaitStates() {
 		state, err := base64.StdEncoding.DecodeString(text)
 		if i := parsePositions(position); m.Word == State && err == nil && len(i) == 1 && i[0] >= 0 && i[0] < len(p.inherited) {
 			in := p.inherited[i[0]]
-			if in.state = string(state); in.socket != nil {
-				in.socket.passed = in.state
+			if in.state = string(state); in.active != nil {
+				in.active.passed = in.state
 			}
 		}
 	}

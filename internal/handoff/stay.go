@@ -12,7 +12,7 @@ import (
 // A Stay is what a process keeps until it executes the program anew.
 type Stay struct {
 	child   *Child
-	sockets []*Socket
+	sockets []*socket
 	fds     []int
 }
 
@@ -26,7 +26,7 @@ func (c *Child) Stay() (*Stay, error) {
 		fd, err := dup(socket.conn)
 		if err != nil {
 			s.Close()
-			return nil, fmt.Errorf("keep socket %s: %w", socket.Name, err)
+			return nil, fmt.Errorf("keep socket %s: %w", socket.name, err)
 		}
 		s.fds = append(s.fds, fd)
 	}
@@ -46,7 +46,7 @@ func (s *Stay) Close() {
 // asks the program for one more restart.
 func (s *Stay) Exec(again bool) error {
 	p := s.child.parent
-	argv0, err := lookPath(os.Args[0], p.dir)
+	argv0, err := p.lookPath(os.Args[0])
 	if err != nil {
 		return fmt.Errorf("execute the program anew: %w", err)
 	}
@@ -121,10 +121,8 @@ func (p *Process) Next() int {
 	return p.next
 }
 
-// relieve ends the interim: the parent serves again, or has gone.
+// relieve ends the interim: the parent serves again, or has gone. mu is held.
 func (p *Process) relieve(serves bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if !p.interim || p.over {
 		return
 	}

@@ -22,7 +22,7 @@ func (c *Child) Stderr() (b []byte, cut bool) {
 	if ready || c.tap == nil {
 		return nil, false
 	}
-	return c.tap.last(lastWords)
+	return c.tap.last(LastWords)
 }
 
 // A tapMark tells a child where the pipe is. It is in the marker.

@@ -377,7 +377,7 @@ func (t *tapped) run() {
 	// What was written first shall be read first, unless that takes too long: the
 	// pipe is empty when it is left, and what another goroutine has written in this
 	// very moment has room.
-	deadline := time.Now().Add(lastWords)
+	deadline := time.Now().Add(LastWords)
 	for t.drain(deadline) && pollFD(t.to, unix.POLLOUT, deadline) && pollFD(t.fd, unix.POLLIN, time.Now()) && time.Now().Before(deadline) {
 	}
 	ours := t.restore()

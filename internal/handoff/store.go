@@ -2,7 +2,6 @@ package handoff
 
 import (
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 	"syscall"
@@ -40,7 +39,7 @@ func storeName(network, name string, listed bool, order, nth int) string {
 
 // fromStore makes in what it was when it was kept, if its name is one of ours.
 func (in *inherited) fromStore() {
-	rest, ok := strings.CutPrefix(in.Name, storePrefix)
+	rest, ok := strings.CutPrefix(in.name, storePrefix)
 	if !ok {
 		return
 	}
@@ -48,11 +47,11 @@ func (in *inherited) fromStore() {
 	if !ok {
 		return
 	}
-	in.stored = in.Name
+	in.stored = in.name
 	network, nth, _ := strings.Cut(network, "=")
 	in.nth, _ = strconv.Atoi(nth)
 	network, order, listed := strings.Cut(network, "+")
-	in.Name, in.Network, in.Foreign = name, networkName(network), false
+	in.name, in.network, in.foreign = name, networkName(network), false
 	if n, err := strconv.Atoi(order); listed && err == nil {
 		in.listed, in.order = true, n
 	}
@@ -62,8 +61,8 @@ func (in *inherited) fromStore() {
 type words map[string]int
 
 // count returns how many there were before s.
-func (w words) count(s *Socket) (nth int) {
-	key := s.Network + " " + s.Name
+func (w words) count(s *socket) (nth int) {
+	key := s.network + " " + s.name
 	nth = w[key]
 	w[key]++
 	return nth
@@ -97,40 +96,24 @@ func (p *Process) Store() (keep []Kept, drop []string) {
 	order := 0
 	same := make(words)
 	for _, s := range p.active {
-		if s.kind == kindFile || s.Foreign || hasPath(s.addr()) {
+		if s.kind == kindFile || s.foreign || hasPath(s.addr()) {
 			continue
 		}
-		keep = append(keep, Kept{storeName(s.Network, s.Name, s.listed, order, same.count(s)), s.conn})
+		keep = append(keep, Kept{storeName(s.network, s.name, s.listed, order, same.count(s)), s.conn})
 		if s.listed {
 			order++
 		}
 	}
 	same = make(words)
 	for _, in := range p.inherited {
-		nth := same.count(&in.Socket)
-		if in.socket == nil && in.taken && !in.Foreign && in.kind != kindFile {
+		nth := same.count(&in.socket)
+		if in.active == nil && in.taken && !in.foreign && in.kind != kindFile {
 			name := in.stored
 			if name == "" {
-				name = storeName(in.Network, in.Name, false, 0, nth)
+				name = storeName(in.network, in.name, false, 0, nth)
 			}
 			drop = append(drop, name)
 		}
 	}
 	return keep, drop
-}
-
-// addr is where s listens, or gets its datagrams.
-func (s *Socket) addr() net.Addr {
-	switch c := s.conn.(type) {
-	case net.Listener:
-		return c.Addr()
-	case net.PacketConn:
-		return c.LocalAddr()
-	}
-	return nil
-}
-
-func hasPath(a net.Addr) bool {
-	u, ok := a.(*net.UnixAddr)
-	return ok && !strings.HasPrefix(u.Name, "@") && u.Name != ""
 }

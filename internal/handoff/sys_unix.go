@@ -172,10 +172,14 @@ func writeTable(text string) (fd int, inode uint64, err error) {
 // temporaryFile is an anonymous file where there is nothing better.
 func temporaryFile() (*os.File, error) {
 	f, err := os.CreateTemp("", "grace")
-	if err == nil {
-		err = os.Remove(f.Name())
+	if err != nil {
+		return nil, err
 	}
-	return f, err
+	if err := os.Remove(f.Name()); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // dup returns a duplicate of c's descriptor that is close-on-exec. It leaves
@@ -373,4 +377,16 @@ func execute(argv0 string, args, env []string, fds []int) error {
 		unix.CloseOnExec(fd)
 	}
 	return err
+}
+
+// killParent is terminateParent where there are no pidfds.
+func killParent(ppid int) error {
+	if os.Getppid() != ppid {
+		return nil
+	}
+	err := unix.Kill(ppid, unix.SIGTERM)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return os.NewSyscallError("kill", err)
 }

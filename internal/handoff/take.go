@@ -29,10 +29,10 @@ func (p *Process) Take(network, asked string, addr net.Addr) (net.Listener, erro
 
 // renamed makes a socket one that was asked for in these words, if it has no name of a
 // service manager.
-func renamed(network, asked string) func(*Socket) {
-	return func(s *Socket) {
-		if !s.Foreign {
-			s.Name, s.Network = escapeName(asked), network
+func renamed(network, asked string) func(*socket) {
+	return func(s *socket) {
+		if !s.foreign {
+			s.name, s.network = escapeName(asked), network
 		}
 	}
 }
@@ -71,7 +71,7 @@ func nameKeys(name string) []string {
 }
 
 // takeFor takes the first that is found under the keys, or returns nil.
-func (p *Process) takeFor(k kind, keys []string, rename func(*Socket)) (any, error) {
+func (p *Process) takeFor(k kind, keys []string, rename func(*socket)) (any, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.claim()
@@ -131,8 +131,8 @@ func (p *Process) Names() []string {
 	p.claim()
 	var names []string
 	for _, in := range p.inherited {
-		name := in.Name + in.kind.note()
-		if in.Name == "" || !in.available() || slices.Contains(names, name) {
+		name := in.name + in.kind.note()
+		if in.name == "" || !in.available() || slices.Contains(names, name) {
 			continue
 		}
 		if len(names) == maxNames {
@@ -194,7 +194,7 @@ type taken interface {
 }
 
 // take opens in: a net.Listener, a net.PacketConn or an *os.File. mu is held.
-func (p *Process) take(in *inherited, rename func(*Socket)) (c taken, err error) {
+func (p *Process) take(in *inherited, rename func(*socket)) (c taken, err error) {
 	in.taken = true
 	p.untaken--
 	switch in.kind { // each duplicates the descriptor
@@ -211,19 +211,19 @@ func (p *Process) take(in *inherited, rename func(*Socket)) (c taken, err error)
 	default:
 		var fd int
 		if fd, err = dup(in.file); err == nil {
-			c = os.NewFile(uintptr(fd), in.Name)
+			c = os.NewFile(uintptr(fd), in.name)
 		}
 	}
 	_ = in.file.Close()
 	if err != nil {
 		return nil, inheritError(in.fd, err)
 	}
-	s := in.Socket
+	s := in.socket
 	if rename != nil {
 		rename(&s)
 	}
 	s.conn, s.passed = c, in.state
-	in.socket = &s
+	in.active = &s
 	p.add(&s)
 	p.wakeClaimed()
 	return c, nil

@@ -15,7 +15,7 @@ func (p *Process) Turn(l any) <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.find(l)
-	if p.turned || s == nil || s.made || p.origin != Parent && p.origin != Legacy {
+	if p.turned || s == nil || s.made || !p.origin.Handover() {
 		turn := make(chan struct{})
 		close(turn)
 		return turn
