@@ -67,7 +67,7 @@ var (
 	ErrNotServing = errors.New("gracectl: the process does not serve")
 )
 
-// Until is what Upgrade waits for.
+// Until is what Upgrade waits for. The zero value is UntilReady.
 type Until string
 
 const (
@@ -82,7 +82,7 @@ const (
 type Result struct {
 	Old  int           `json:"old"` // pids
 	New  int           `json:"new"`
-	Took time.Duration `json:"-"`
+	Took time.Duration `json:"-"` // until that for which Upgrade has waited
 }
 
 // Upgrade restarts the service, as SIGUSR2 does, and waits for the outcome. If ctx
@@ -96,7 +96,7 @@ func (c *Client) Upgrade(ctx context.Context, until Until) (Result, error) {
 	return Result{Old: a.PID, New: a.Child, Took: seconds(a.Seconds)}, nil
 }
 
-// Status returns how the service is.
+// Status returns how the process is that serves.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
 	a, conn, err := c.ask(ctx, control.Request{Command: control.Status})
@@ -112,7 +112,8 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 
 // Stop stops the service, as SIGTERM does, and a new process that is starting, too.
 // It returns the pid of the process that stops as soon as that has been told; if wait
-// is true, when it is gone.
+// is true, when it is gone. If ctx ends first, it stops all the same, and the pid is
+// returned with the error.
 func (c *Client) Stop(ctx context.Context, wait bool) (pid int, err error) {
 	a, conn, err := c.ask(ctx, control.Request{Command: control.Stop})
 	if err != nil {
@@ -131,7 +132,10 @@ func untilClosed(ctx context.Context, conn net.Conn) error {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	_, _ = io.Copy(io.Discard, conn) // a reset says the same
-	return context.Cause(ctx)
+	if ctx.Err() != nil {
+		return fmt.Errorf("gracectl: %w", context.Cause(ctx))
+	}
+	return nil
 }
 
 func (c *Client) ask(ctx context.Context, r control.Request) (control.Answer, net.Conn, error) {

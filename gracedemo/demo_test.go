@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -53,7 +54,7 @@ func TestWalkThrough(t *testing.T) {
 		t.Fatalf("old and new process have the same pid %d", old)
 	}
 
-	d.await("standing by child=" + strconv.Itoa(successor) + " ")
+	d.await("standing by child=" + strconv.Itoa(successor) + " for=5s$")
 	for range 3 {
 		for server := range d.addrs {
 			d.wantFrom(server, successor)
@@ -78,6 +79,15 @@ func TestWalkThrough(t *testing.T) {
 	d.signal(successor, syscall.SIGTERM)
 	d.await(exiting(successor))
 	d.awaitEnd()
+}
+
+// The addresses that README.md tells.
+func TestDefaultAddresses(t *testing.T) {
+	for name, want := range map[string]string{"a0": ":48567", "a1": ":48568", "a2": ":48569"} {
+		if got := flag.Lookup(name).DefValue; got != want {
+			t.Errorf("-%s is %s by default, want %s", name, got, want)
+		}
+	}
 }
 
 func TestAnswers(t *testing.T) {

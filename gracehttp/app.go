@@ -38,6 +38,12 @@ type app struct {
 	running sync.WaitGroup          // the goroutines of Start
 }
 
+var (
+	_ grace.Announcer = (*app)(nil)
+	_ grace.Aborter   = (*app)(nil)
+	_ grace.Counter   = (*app)(nil)
+)
+
 func newApp(servers []*http.Server) *app {
 	abort := make(chan struct{})
 	a := &app{
@@ -60,7 +66,7 @@ func (a *app) run() error {
 	}
 	l := logger.Load()
 	a.process.Logger = newLogger(l, a.records)
-	a.process.TermTimeout = a.idleGrace + settleTimeout + a.stopTimeout + a.killTimeout
+	a.process.TermTimeout = a.idleGrace + settleTimeout + endTimeout + a.stopTimeout + a.killTimeout
 	if err := a.listen(); err != nil {
 		handoff.This().Fail(err)
 		return err
@@ -154,9 +160,9 @@ func (a *app) announce(l *log.Logger) {
 	}
 }
 
-// settle is how long the first Serve of a process waits for others to ask for
-// the rest of the inherited sockets, before it says ready and they are closed.
-const settle = time.Second
+// claimTimeout is how long Serve waits for others to ask for the rest of the inherited
+// sockets, before it says ready and they are closed.
+const claimTimeout = time.Second
 
 // ready tells the parent that this process serves, once every server does.
 func (a *app) ready() {
@@ -167,7 +173,7 @@ func (a *app) ready() {
 			return
 		}
 	}
-	timer := time.NewTimer(settle)
+	timer := time.NewTimer(claimTimeout)
 	defer timer.Stop()
 	select {
 	case <-handoff.This().Claimed():

@@ -70,7 +70,7 @@ func BenchmarkConnState(b *testing.B) {
 	for i := range conns {
 		tcp := &net.TCPConn{}
 		conns[i] = &tcpConn{tcp, watch{socket: tcp, follows: true}}
-		connState(conns[i], http.StateNew)
+		s.app.tracker.add(s, conns[i])
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

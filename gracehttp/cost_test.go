@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/facebookgo/grace/internal/accept"
 	"github.com/facebookgo/grace/internal/handoff"
 	"github.com/facebookgo/grace/internal/testbin/compare"
 )
@@ -85,13 +84,8 @@ func (s setup) connect(tb testing.TB, n int) (plain, ours []net.Conn) {
 	tb.Cleanup(func() { _ = server.Close(); <-served })
 	plain = dial(l)
 
-	a := newApp([]*http.Server{newServer()})
-	s.set(a)
 	l = newListener(tb)
-	a.servers[0].listener = accept.New(l, net.Listener.Close)
-	a.servers[0].prepare()
-	go func() { _ = a.servers[0].serve() }()
-	tb.Cleanup(func() { _ = a.servers[0].http.Close(); <-a.servers[0].served })
+	a := serveApp(tb, l, newServer(), s.set).app
 	ours = dial(l)
 	if s.then != nil {
 		s.then(a)

@@ -3,9 +3,7 @@ package gracehttp
 import (
 	"context"
 	"os"
-	"slices"
 	"syscall"
-	"time"
 
 	"github.com/facebookgo/grace/internal/handoff"
 )
@@ -40,11 +38,6 @@ func (a *app) Announce() { a.tracker.closing.Store(true) }
 // Abort implements grace.Aborter.
 func (a *app) Abort() { close(a.abort) }
 
-// settleTimeout is how long http.Server.Shutdown is put off for what it would cut:
-// a request whose header is half-way here, a connection that is to be handed over,
-// one that was just answered.
-const settleTimeout = 5 * time.Second
-
 // Drain implements grace.Service.
 func (a *app) Drain() error {
 	log := a.process.Logger.With("step", "drain", "pid", os.Getpid())
@@ -62,16 +55,20 @@ func (a *app) Drain() error {
 	if n := a.tracker.open.Load(); n > 0 {
 		log.Info("idle connections are closed, requests in flight are waited for", "connections", n, "for", a.stopTimeout)
 	}
-	if a.shutdown() {
-		return nil
+	ended := a.shutdown()
+	if !ended {
+		if !a.aborted() {
+			log.Warn("requests take too long, their connections are closed",
+				"connections", a.tracker.open.Load(), "after", a.stopTimeout, "for", a.killTimeout)
+		}
+		a.each(func(s *server) { _ = s.http.Close() })
+		a.tracker.closeHijacked()
+		ended = a.tracker.wait(a.killTimeout)
 	}
-	if !a.aborted() {
-		log.Warn("requests take too long, their connections are closed",
-			"connections", a.tracker.open.Load(), "after", a.stopTimeout, "for", a.killTimeout)
-	}
-	a.each(func(s *server) { _ = s.http.Close() })
-	a.tracker.closeHijacked()
-	if !a.tracker.wait(a.killTimeout) && !a.aborted() {
+	switch {
+	case ended:
+		a.each(func(s *server) { s.kept.join() })
+	case !a.aborted():
 		log.Warn("handlers do not return", "connections", a.tracker.open.Load(), "after", a.killTimeout)
 	}
 	return nil
@@ -137,37 +134,6 @@ func (s *server) passTo(heir *handoff.Child, conns []syscall.Conn) (taken []bool
 		}
 	}
 	return taken
-}
-
-// settle waits until nothing is left that Shutdown would cut, for settleTimeout at
-// most. That begins anew while connections go to the child: handing over very many
-// takes longer.
-func (a *app) settle() {
-	defer a.forgetHeir() // the rest is closed
-	timeout := time.NewTimer(settleTimeout)
-	defer timeout.Stop()
-	again := time.NewTicker(10 * time.Millisecond) // no event tells of half a header
-	defer again.Stop()
-	end := time.Now().Add(a.stopTimeout)
-	moved := a.tracker.moved.Load()
-	for a.unsettled() || a.tracker.end() {
-		select {
-		case <-again.C:
-			if n := a.tracker.moved.Load(); n != moved && time.Now().Before(end) {
-				moved = n
-				timeout.Reset(settleTimeout)
-			}
-		case <-timeout.C:
-			return
-		case <-a.abort:
-			return
-		}
-	}
-}
-
-// unsettled reports whether settle has something to wait for.
-func (a *app) unsettled() bool {
-	return a.tracker.unsettled(a.idleGrace) || slices.ContainsFunc(a.servers, func(s *server) bool { return s.kept.passing() })
 }
 
 // shutdown closes what is idle and waits for the rest. It reports whether all

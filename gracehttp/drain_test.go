@@ -126,7 +126,7 @@ func TestIdleConnectionsHaveTheirGrace(t *testing.T) {
 			used.Ask("")
 			draining(s, pid, syscall.SIGTERM)
 			for _, c := range []*testbin.Wire{used, fresh} {
-				c.StaysOpen(100 * time.Millisecond)
+				c.StaysOpen(700 * time.Millisecond) // longer than by default
 				c.Send(testbin.Request(""))
 				if got, want := c.Receive(), (testbin.Reply{Status: 200, Body: strconv.Itoa(pid), Close: true}); got != want {
 					t.Errorf("got %+v, want %+v", got, want)

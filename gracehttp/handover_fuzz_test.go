@@ -5,8 +5,6 @@ package gracehttp
 import (
 	"bytes"
 	"net"
-	"net/http"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -20,55 +18,6 @@ import (
 	"github.com/facebookgo/grace/internal/handoff"
 	"github.com/facebookgo/grace/internal/testbin/script"
 )
-
-// startServer is a server of an app that hands connections over.
-func startServer(t testing.TB, network string) *server {
-	t.Helper()
-	return prepareServer(t, network, func(s *http.Server) { s.Handler = http.HandlerFunc(script.Handler) })
-}
-
-// prepareServer is startServer with a server as configure makes it.
-func prepareServer(t testing.TB, network string, configure func(*http.Server)) *server {
-	t.Helper()
-	addr := "127.0.0.1:0"
-	if network == "unix" {
-		addr = filepath.Join(t.TempDir(), "s")
-	}
-	l, err := net.Listen(network, addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := newApp([]*http.Server{{}})
-	configure(a.servers[0].http)
-	a.handOverIdle = true
-	s := a.servers[0]
-	s.listener = accept.New(l, func(l net.Listener) error { return l.Close() })
-	s.prepare()
-	go func() { _ = s.serve() }()
-	t.Cleanup(func() {
-		_ = s.http.Close()
-		<-s.served
-		s.handed.finish()
-	})
-	return s
-}
-
-// startPlain is a server that nothing disturbs.
-func startPlain(t testing.TB) net.Addr {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &http.Server{Handler: http.HandlerFunc(script.Handler)}
-	served := make(chan struct{})
-	go func() { defer close(served); _ = s.Serve(l) }()
-	t.Cleanup(func() {
-		_ = s.Close()
-		<-served
-	})
-	return l.Addr()
-}
 
 // play plays s to a server, and calls turn with the address of the client.
 func play(t testing.TB, addr net.Addr, s script.Script, turn func(client string)) []byte {
@@ -104,7 +53,7 @@ func askConn(t testing.TB, s *server, client string, settled bool, pass func(*wa
 	for deadline := time.Now().Add(30 * time.Second); !asked; runtime.Gosched() {
 		for c := range s.app.tracker.all {
 			if remote := c.conn.RemoteAddr().String(); remote == client || remote == "@" {
-				for settled && unread(c.watch.socket) {
+				for settled && accept.Queued(c.watch.socket) {
 					runtime.Gosched()
 				}
 				c.watch.ask(func() bool {

@@ -32,8 +32,8 @@
 //
 // ConnState, ConnContext and http.Hijacker see the real *net.TCPConn, or the
 // *tls.Conn on it, unless an option says otherwise. Serve sets Handler, ConnState,
-// BaseContext and, if an option needs them, ConnContext and TLSConfig of each
-// server to ones that call or copy those that were there.
+// BaseContext, ConnContext and, for [ShareTicketKeys], TLSConfig of each server to ones
+// that call or copy those that were there.
 package gracehttp
 
 import (
@@ -55,7 +55,8 @@ import (
 // over TLS with the protocols that its configuration names, so over HTTP/2 if "h2" is in
 // TLSConfig.NextProtos or if Server.Protocols has it.
 //
-// Several calls of Serve in one process are restarted and stopped together.
+// Several calls of Serve in one process are restarted and stopped together. Of their
+// times the longest count.
 func Serve(servers ...*http.Server) error {
 	return ServeWithOptions(servers)
 }
@@ -81,17 +82,11 @@ func Ready() bool { return grace.Ready() }
 type drainingKey struct{}
 
 // Draining returns a channel that is closed when the process that serves a request
-// begins to drain for good: when the standby is over, or it stops. ctx is the
-// context of the request, or made of it. Handlers of requests that go on for long
-// should come to an end then; they have until StopTimeout. The channel of another
-// context is never closed.
+// begins to drain for good: when the standby is over, or it stops and [StopDelay] is
+// over. ctx is the context of the request, or made of it. Handlers of requests that go on
+// for long should come to an end then; they have until [StopTimeout]. For another context
+// the channel is nil.
 func Draining(ctx context.Context) <-chan struct{} {
 	c, _ := ctx.Value(drainingKey{}).(<-chan struct{})
 	return c
 }
-
-var (
-	_ grace.Announcer = (*app)(nil)
-	_ grace.Aborter   = (*app)(nil)
-	_ grace.Counter   = (*app)(nil)
-)

@@ -35,7 +35,7 @@ type keeper struct {
 	raw     syscall.RawConn // of epoll
 	refuses bool            // nothing more is kept
 	closed  bool
-	passes  int // calls of pass whose goroutine runs
+	passed  chan struct{} // closed when the goroutine of pass has returned; nil before pass
 }
 
 // kept is one connection.
@@ -292,7 +292,8 @@ func (k *keeper) expire() bool {
 const passedAtOnce = 250
 
 // pass gives send what is kept, and keeps what that does not report as taken. It does not
-// wait for that. The connections count as open until send has returned.
+// wait for that: the other process may be frozen. The connections count as open until send
+// has returned, and join waits for the rest. It is called once.
 func (k *keeper) pass(send func([]syscall.Conn) (taken []bool)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -300,14 +301,12 @@ func (k *keeper) pass(send func([]syscall.Conn) (taken []bool)) {
 	if len(all) == 0 {
 		return
 	}
-	k.passes++
+	k.passed = make(chan struct{})
 	go func() {
+		defer close(k.passed)
 		for some := range slices.Chunk(all, passedAtOnce) {
 			k.passSome(some, send)
 		}
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.passes--
 	}()
 }
 
@@ -339,7 +338,26 @@ func (k *keeper) passSome(some []*kept, send func([]syscall.Conn) []bool) {
 func (k *keeper) passing() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.passes > 0
+	if k.passed == nil {
+		return false
+	}
+	select {
+	case <-k.passed:
+		return false
+	default:
+		return true
+	}
+}
+
+// join waits for the goroutine of pass, when no connection counts as open any more: then
+// it has nothing to send. Otherwise it ends with the other process.
+func (k *keeper) join() {
+	k.mu.Lock()
+	passed := k.passed
+	k.mu.Unlock()
+	if passed != nil {
+		<-passed
+	}
 }
 
 // back ends what was busy with c, which stays. mu is held.

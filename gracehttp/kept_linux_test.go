@@ -8,8 +8,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -90,7 +90,7 @@ func TestKeptGoOnTwice(t *testing.T) {
 		soleHolder(t, c, third)
 	}
 	counts(t, third, 0)
-	eventually(t, third, func(*kept) bool { return false }) // none is kept
+	eachKept(t, third, func(*kept) bool { return false }) // none is kept
 }
 
 // While one is on its way, a request, the end of the time, or that of the server may
@@ -107,10 +107,10 @@ func TestKeptComesBack(t *testing.T) {
 			if _, err := io.WriteString(client, aRequest); err != nil {
 				t.Error(err)
 			}
-			eventually(t, s, func(c *kept) bool { return c.ready })
+			eachKept(t, s, func(c *kept) bool { return c.ready })
 		}, answered: true},
 		"timeout": {timeout: 200 * time.Millisecond, happens: func(t *testing.T, s *server, _ net.Conn) {
-			eventually(t, s, func(c *kept) bool { return c.late })
+			eachKept(t, s, func(c *kept) bool { return c.late })
 		}},
 		"close": {happens: func(_ *testing.T, s *server, _ net.Conn) { s.kept.close() }},
 	} {
@@ -145,32 +145,27 @@ func TestKeptComesBack(t *testing.T) {
 			default:
 				soleHolder(t, client, s)
 			}
-			for end := time.Now().Add(testPatience); s.kept.passing(); runtime.Gosched() {
-				if time.Now().After(end) {
-					t.Fatal("pass is not over")
-				}
+			s.kept.join()
+			if s.kept.passing() {
+				t.Error("pass is not over")
 			}
 		})
 	}
 }
 
-// eventually waits until all that is kept is as is says.
-func eventually(t *testing.T, s *server, is func(*kept) bool) {
+// eachKept waits until all that is kept is as is says.
+func eachKept(t *testing.T, s *server, is func(*kept) bool) {
 	t.Helper()
-	for end := time.Now().Add(testPatience); ; runtime.Gosched() {
+	eventually(t, func() bool {
 		s.kept.mu.Lock()
-		ok := true
+		defer s.kept.mu.Unlock()
 		for _, c := range s.kept.kept {
-			ok = ok && is(c)
+			if !is(c) {
+				return false
+			}
 		}
-		s.kept.mu.Unlock()
-		if ok {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatal("waited in vain")
-		}
-	}
+		return true
+	})
 }
 
 // Half a request makes a connection the server's, which reads the rest.
@@ -180,20 +175,15 @@ func TestKeptHalfARequest(t *testing.T) {
 	if _, err := io.WriteString(client, aRequest[:7]); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(testPatience); ; runtime.Gosched() {
-		var found *tracked
+	var found *tracked
+	eventually(t, func() bool {
 		for c := range s.app.tracker.all {
 			found = c
 		}
-		if found != nil {
-			if !found.halfway() {
-				t.Error("it is not known that a part has come")
-			}
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("the server does not know it")
-		}
+		return found != nil
+	})
+	if !found.halfway() {
+		t.Error("it is not known that a part has come")
 	}
 	if _, err := io.WriteString(client, aRequest[7:]); err != nil {
 		t.Fatal(err)
@@ -283,6 +273,18 @@ func TestKeptWithoutDescriptors(t *testing.T) {
 	logged := make(chan struct{}, 100)
 	s, _ := heir(t, func(h *http.Server) { h.ErrorLog = log.New(notes(logged), "", 0) })
 	client := taken(t, s)
+	end := withoutDescriptors(t)
+	write(t, client, aRequest)
+	for range 2 { // again and again
+		soon(t, logged, "the lack of descriptors")
+	}
+	end()
+	replies(t, client, false)
+}
+
+// withoutDescriptors makes this process have no descriptor to spare, until end is called.
+func withoutDescriptors(t *testing.T) (end func()) {
+	t.Helper()
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
@@ -292,20 +294,13 @@ func TestKeptWithoutDescriptors(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
 		t.Fatal(err)
 	}
-	_, writeErr := io.WriteString(client, aRequest)
-	for range 2 { // again and again
-		select {
-		case <-logged:
-		case <-time.After(testPatience):
-			t.Error("it is not logged")
+	end = sync.OnceFunc(func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Error(err)
 		}
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(client, make([]byte, len("HTTP/1.1 200 OK"))); err != nil || writeErr != nil {
-		t.Error(err, writeErr)
-	}
+	})
+	t.Cleanup(end)
+	return end
 }
 
 // notes gets a value for each write.
@@ -346,4 +341,34 @@ func TestKeptTimesOut(t *testing.T) {
 	if len(s.kept.queue) > 40 || len(s.kept.kept) != 0 {
 		t.Errorf("%d wait for their deadline, %d are kept", len(s.kept.queue), len(s.kept.kept))
 	}
+}
+
+// blocks is a writer whose first Write waits.
+type blocks struct {
+	once           sync.Once
+	begun, release chan struct{}
+}
+
+func (b *blocks) Write(p []byte) (int, error) {
+	b.once.Do(func() {
+		close(b.begun)
+		<-b.release
+	})
+	return len(p), nil
+}
+
+// A request that the server gets only at the end of the drain is answered.
+func TestKeptIsNotCut(t *testing.T) {
+	logged := &blocks{begun: make(chan struct{}), release: make(chan struct{})}
+	s, _ := heir(t, func(h *http.Server) { h.ErrorLog = log.New(logged, "", 0) })
+	client := taken(t, s)
+	end := withoutDescriptors(t)
+	write(t, client, aRequest)
+	soon(t, logged.begun, "the lack of descriptors")
+	end()
+	_, drained := drain(t, s)
+	soon(t, s.kept.stop, "the end of what is kept")
+	close(logged.release)
+	replies(t, client, true)
+	soon(t, drained, "the end")
 }

@@ -160,7 +160,7 @@ func TestHandedOverIsServedInTime(t *testing.T) {
 	s, _ := heir(t, func(s *http.Server) {
 		s.IdleTimeout = time.Hour
 		s.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			w := r.Context().Value(watchKey{}).(*watch)
+			w := r.Context().Value(trackedKey{}).(*tracked).watch
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			deadline <- w.deadline

@@ -11,11 +11,12 @@ type Option = option
 
 type option func(*app)
 
-// PreStartProcess makes hook be called before each start of a new process. If it
-// returns an error no process is started; this one serves on and logs the error.
-// It serves on as well if the new process fails, and the next restart calls hook
-// again: what hook gives away, this process may have to do without, and what it
-// changes in the environment the new process sees.
+// PreStartProcess makes hook be called by each restart before it starts a new process. If
+// it returns an error or panics no process is started; this one serves on and logs why. It
+// serves while hook runs, however long that takes. It serves on as well if the new process
+// fails, and the next restart calls hook again: what hook gives away, this process may have
+// to do without, and what it changes in the environment the new process sees. The default
+// is none.
 func PreStartProcess(hook func() error) option {
 	return func(a *app) { a.process.PreStart = hook }
 }
@@ -28,7 +29,7 @@ func StartTimeout(d time.Duration) option {
 
 // Standby is how long this process stands by after the new one is ready: it
 // accepts nothing, answers on the connections it has, and serves again if the
-// new process dies. The default is 5 seconds; zero turns it off.
+// new process dies. The default is 5 seconds; zero or less turns it off.
 func Standby(d time.Duration) option {
 	return func(a *app) {
 		a.process.Standby = d
@@ -38,16 +39,18 @@ func Standby(d time.Duration) option {
 	}
 }
 
-// StopTimeout is how long requests in flight may take when this process drains.
-// Connections that are not done then are closed. The default is a minute.
+// StopTimeout is how long requests in flight may take when this process drains, from the
+// moment in which idle connections are closed. Connections that are not done then are
+// closed. The default is a minute; zero or less is no time at all.
 func StopTimeout(d time.Duration) option {
-	return func(a *app) { a.stopTimeout = d }
+	return func(a *app) { a.stopTimeout = max(d, 0) }
 }
 
 // KillTimeout is how long handlers may take to return after their connections
-// were closed, before Serve returns without them. The default is a minute.
+// were closed, before Serve returns without them. The default is a minute; zero or less
+// is no time at all.
 func KillTimeout(d time.Duration) option {
-	return func(a *app) { a.killTimeout = d }
+	return func(a *app) { a.killTimeout = max(d, 0) }
 }
 
 // PIDFile is a file that holds the pid of the process that serves, in decimal and
@@ -113,7 +116,7 @@ func Logger(l *slog.Logger) option {
 
 // IdleGrace is how long idle connections stay open at the end, when the standby is
 // over or this process stops: a request may be on its way to them. The default is
-// half a second.
+// half a second; zero or less is no time at all.
 func IdleGrace(d time.Duration) option {
 	return func(a *app) { a.idleGrace = max(d, 0) }
 }
@@ -121,8 +124,8 @@ func IdleGrace(d time.Duration) option {
 // StopDelay is how long this process goes on accepting after it was told to stop,
 // if no other process follows. [Ready] is false from the beginning of it, and
 // answers carry "Connection: close", so that load balancers turn away before
-// connections are refused. The default is zero: it stops at once. A restart knows
-// no such delay.
+// connections are refused. The default is zero, and so is less: it stops at once. A
+// restart knows no such delay.
 func StopDelay(d time.Duration) option {
 	return func(a *app) { a.process.StopDelay = max(d, 0) }
 }
@@ -159,8 +162,8 @@ func HandOverIdle() option {
 // the two, never through the environment or a file. Each server has its own.
 //
 // It replaces keys that were set with tls.Config.SetSessionTicketKeys. A TLSConfig
-// that has WrapSession or UnwrapSession is left alone, and so is what
-// GetConfigForClient returns.
+// that has WrapSession, UnwrapSession or SessionTicketsDisabled is left alone, and so is
+// what GetConfigForClient returns. It does nothing for a server without a TLSConfig.
 func ShareTicketKeys() option {
 	return func(a *app) { a.shareTicketKeys = true }
 }

@@ -8,21 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unread reports whether something waits in the socket.
-func unread(c net.Conn) bool {
-	socket, ok := c.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return false
-	}
-	n := 0
-	_ = raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
-	return err == nil && n > 0
-}
-
 // receivedAfterSent reports whether the peer has sent something that was not
 // answered yet: more than nothing if nothing was sent to it, and otherwise
 // something since the last time. The last of what it has sent came so long ago. It

@@ -12,6 +12,3 @@ import (
 func receivedAfterSent(net.Conn) (received bool, ago time.Duration, known bool) {
 	return false, 0, false
 }
-
-// unread is not known.
-func unread(net.Conn) bool { return false }

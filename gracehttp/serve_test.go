@@ -19,12 +19,6 @@ import (
 	"github.com/facebookgo/grace/gracehttp"
 )
 
-func TestServeNothing(t *testing.T) {
-	if err := gracehttp.Serve(); err != nil {
-		t.Errorf("Serve() = %v, want nil", err)
-	}
-}
-
 func TestServeCannotListen(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

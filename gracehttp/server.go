@@ -47,14 +47,12 @@ func (s *server) prepare() {
 		}
 		return context.WithValue(ctx, drainingKey{}, (<-chan struct{})(s.app.stop))
 	}
-	if s.watches() {
-		next := s.http.ConnContext
-		s.http.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-			if next != nil {
-				ctx = next(ctx, c)
-			}
-			return context.WithValue(ctx, watchKey{}, watchOf(c))
+	next := s.http.ConnContext
+	s.http.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		if next != nil {
+			ctx = next(ctx, c)
 		}
+		return context.WithValue(ctx, trackedKey{}, s.app.tracker.add(s, c))
 	}
 }
 
@@ -69,8 +67,12 @@ func (s *server) watches() bool {
 func (s *server) handler(next http.Handler) http.Handler {
 	closing := &s.app.tracker.closing
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if closing.Load() && !upgrades(r) && !s.keeps(r) {
-			w.Header().Set("Connection", "close")
+		if closing.Load() {
+			c, _ := r.Context().Value(trackedKey{}).(*tracked)
+			c.begins()
+			if !upgrades(r) && !c.keeps() {
+				w.Header().Set("Connection", "close")
+			}
 		}
 		if next == nil {
 			http.DefaultServeMux.ServeHTTP(w, r)
@@ -86,12 +88,6 @@ func (s *server) handler(next http.Handler) http.Handler {
 func upgrades(r *http.Request) bool {
 	protocol := r.Header.Get("Upgrade")
 	return protocol != "" && !strings.EqualFold(protocol, "h2c")
-}
-
-// keeps reports whether the connection of r must not be closed by the answer.
-func (s *server) keeps(r *http.Request) bool {
-	w, _ := r.Context().Value(watchKey{}).(*watch)
-	return w != nil && w.keeps(s.heir.Load() != nil)
 }
 
 func (s *server) serve() error {
@@ -157,37 +153,3 @@ func (s *server) dress(c net.Conn) net.Conn {
 
 // idleTimeout is how long a connection may be idle, as for net/http. 0 is for ever.
 func (s *server) idleTimeout() time.Duration { return cmp.Or(s.http.IdleTimeout, s.http.ReadTimeout) }
-
-// probed is l with the keep-alive probes of ListenConfig on what it accepts. Package
-// net sees to that for a listener that it has made, but not for an inherited one.
-func (a *app) probed(l net.Listener) net.Listener {
-	if c := a.net.ListenConfig; c.KeepAlive != 0 || c.KeepAliveConfig.Enable {
-		return probing{l, a}
-	}
-	return l
-}
-
-type probing struct {
-	net.Listener
-	app *app
-}
-
-func (l probing) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	l.app.probe(c)
-	return c, err
-}
-
-// probe sets the probes of ListenConfig, if it has any.
-func (a *app) probe(c net.Conn) {
-	listen := a.net.ListenConfig
-	tcp, ok := c.(*net.TCPConn)
-	if !ok || listen.KeepAlive == 0 && !listen.KeepAliveConfig.Enable {
-		return
-	}
-	config := listen.KeepAliveConfig
-	if !config.Enable {
-		config = net.KeepAliveConfig{Enable: listen.KeepAlive > 0, Idle: listen.KeepAlive}
-	}
-	_ = tcp.SetKeepAliveConfig(config) // a connection that has ended may refuse it
-}

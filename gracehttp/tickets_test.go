@@ -18,9 +18,6 @@ import (
 	"time"
 )
 
-// testPatience is how long a test waits for what must happen.
-const testPatience = 30 * time.Second
-
 // clock is a time that tests set.
 type clock struct {
 	mu  sync.Mutex
@@ -259,16 +256,6 @@ func eachVersion(t *testing.T, f func(t *testing.T, version uint16)) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) { f(t, version) })
 	}
-}
-
-func newListener(t testing.TB) net.Listener {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	return l
 }
 
 func TestShareTicketKeys(t *testing.T) {

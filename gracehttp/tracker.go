@@ -26,25 +26,19 @@ type tracked struct {
 	watch  *watch       // nil if the connection is as it was accepted
 	state  atomic.Int32 // an http.ConnState
 	idle   atomic.Int64 // when it became idle, if it did so while closing, in nanoseconds since 1970
+	enters atomic.Bool  // it became active while closing, and no handler has begun since
 }
 
-// connState counts connections. It is called in the accept loop for a new
-// connection, and when the goroutine that serves it ends.
+type trackedKey struct{}
+
+// connState follows the connections that ConnContext has made known.
 func (s *server) connState(next func(net.Conn, http.ConnState)) func(net.Conn, http.ConnState) {
 	t := &s.app.tracker
 	return func(conn net.Conn, state http.ConnState) {
 		var c *tracked
-		if state == http.StateNew {
-			c = t.add(s, conn)
-		} else if known, ok := t.conns.Load(conn); ok {
+		if known, ok := t.conns.Load(conn); ok {
 			c = known.(*tracked)
-			if state == http.StateIdle && t.closing.Load() {
-				c.idle.Store(time.Now().UnixNano())
-			}
-			c.state.Store(int32(state))
-		}
-		if c != nil && c.watch != nil {
-			c.watch.setState(state)
+			c.setState(state, t.closing.Load())
 		}
 		if next != nil {
 			next(conn, state)
@@ -67,6 +61,32 @@ func (t *tracker) add(s *server, conn net.Conn) *tracked {
 		t.enter()
 	}
 	return c.(*tracked)
+}
+
+// setState follows a state of net/http.
+func (c *tracked) setState(state http.ConnState, closing bool) {
+	if closing && state == http.StateIdle {
+		c.idle.Store(time.Now().UnixNano())
+	}
+	c.enters.Store(closing && state == http.StateActive) // before halfway can miss it
+	c.state.Store(int32(state))
+	if c.watch != nil {
+		c.watch.setState(state)
+	}
+}
+
+// begins is called when a handler begins while closing. c may be nil, for a request that
+// has not come from net/http.
+func (c *tracked) begins() {
+	if c != nil {
+		c.enters.Store(false)
+	}
+}
+
+// keeps reports whether the answer to the request that is served now must not close the
+// connection. c may be nil.
+func (c *tracked) keeps() bool {
+	return c != nil && c.watch != nil && c.watch.keeps(c.server.heir.Load() != nil)
 }
 
 func (t *tracker) forget(c *tracked) {
@@ -121,15 +141,16 @@ func (t *tracker) all(yield func(*tracked) bool) {
 }
 
 // unsettled reports whether there is a connection that is to be handed over, one
-// on which half a header has come, or one that has not been idle for the time of
-// grace: its last answer may have promised to keep it.
+// on which there is a request that no handler has begun with, or one that has not been
+// idle for the time of grace: its last answer may have promised to keep it.
 func (t *tracker) unsettled(grace time.Duration) bool {
 	since := time.Now().Add(-grace).UnixNano()
 	for c := range t.all {
 		switch {
 		case c.watch != nil && c.server.heir.Load() != nil && c.watch.mayMove(),
 			c.idle.Load() > since && http.ConnState(c.state.Load()) == http.StateIdle,
-			c.halfway():
+			c.halfway(),
+			c.enters.Load(): // or has just done so
 			return true
 		}
 	}
@@ -143,6 +164,16 @@ func (t *tracker) end() (found bool) {
 		found = c.waits() && c.watch.end() || found
 	}
 	return found
+}
+
+// ending reports whether there is a connection that is about to end by itself.
+func (t *tracker) ending() bool {
+	for c := range t.all {
+		if c.watch.ending() {
+			return true
+		}
+	}
+	return false
 }
 
 // closeUnused closes the connections that have not sent a request.
@@ -180,11 +211,11 @@ func (c *tracked) waits() bool {
 
 // halfway reports whether a part of a request has come, as far as that is known.
 func (c *tracked) halfway() bool {
-	if !c.waits() {
-		return false
-	}
 	if halfway, known := c.watch.halfway(); known {
 		return halfway
+	}
+	if !c.waits() {
+		return false
 	}
 	if http.ConnState(c.state.Load()) == http.StateIdle && c.mayBeHTTP2() {
 		return false // frames that are no request are not answered

@@ -2,88 +2,14 @@ package gracehttp
 
 import (
 	"errors"
-	"net"
 	"net/http"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
+	"github.com/facebookgo/grace/internal/accept"
 	"github.com/facebookgo/grace/internal/framing"
 )
-
-// Connections of a type of ours, for the options that must know when they are
-// closed, or when they can go to another process.
-
-// watching is a listener whose connections are watched.
-type watching struct {
-	net.Listener
-	server *server
-}
-
-func (l watching) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return l.server.wrap(c), nil
-}
-
-// wrap makes a connection one that is watched, if it can be.
-func (s *server) wrap(c net.Conn) net.Conn {
-	follows := s.app.handOverIdle && !s.secure
-	switch c := c.(type) {
-	case *net.TCPConn:
-		return &tcpConn{c, watch{socket: c, follows: follows}}
-	case *net.UnixConn:
-		return &unixConn{c, watch{socket: c, follows: follows}}
-	}
-	return c
-}
-
-// tcpConn has all methods of a TCP connection.
-type tcpConn struct {
-	*net.TCPConn
-	watch watch
-}
-
-func (c *tcpConn) Read(p []byte) (int, error)        { return c.watch.read(p) }
-func (c *tcpConn) SetDeadline(t time.Time) error     { return c.watch.setDeadline(t) }
-func (c *tcpConn) SetReadDeadline(t time.Time) error { return c.watch.setReadDeadline(t) }
-func (c *tcpConn) Close() error                      { return c.watch.close() }
-func (c *tcpConn) watched() *watch                   { return &c.watch }
-
-// unixConn has all methods of a unix connection.
-type unixConn struct {
-	*net.UnixConn
-	watch watch
-}
-
-func (c *unixConn) Read(p []byte) (int, error)        { return c.watch.read(p) }
-func (c *unixConn) SetDeadline(t time.Time) error     { return c.watch.setDeadline(t) }
-func (c *unixConn) SetReadDeadline(t time.Time) error { return c.watch.setReadDeadline(t) }
-func (c *unixConn) Close() error                      { return c.watch.close() }
-func (c *unixConn) watched() *watch                   { return &c.watch }
-
-type watchKey struct{}
-
-// watchOf returns the watch of c, which may be a TLS connection on a watched one,
-// or nil.
-func watchOf(c net.Conn) *watch {
-	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
-		c = t.NetConn()
-	}
-	if w, ok := c.(interface{ watched() *watch }); ok {
-		return w.watched()
-	}
-	return nil
-}
-
-// socket is a *net.TCPConn or a *net.UnixConn.
-type socket interface {
-	net.Conn
-	syscall.Conn
-}
 
 // watch knows where in the stream of requests a connection is, and can take it
 // away from the server between two of them.
@@ -148,7 +74,7 @@ func (w *watch) enter() bool {
 			w.refused = true
 		}
 	}
-	if w.ends && !w.gone && w.between() && !unread(w.socket) {
+	if w.ends && !w.gone && w.between() && !accept.Queued(w.socket) {
 		w.gone = true
 	}
 	w.reading = !w.gone
@@ -207,6 +133,16 @@ func (w *watch) end() bool {
 	return true
 }
 
+// ending reports whether end will close the connection at once. w may be nil.
+func (w *watch) ending() bool {
+	if w == nil {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ends && w.between()
+}
+
 // wake ends a Read that waits for a request. mu is held.
 func (w *watch) wake() {
 	if w.reading && w.between() {
@@ -240,17 +176,24 @@ func (w *watch) keeps(heir bool) bool {
 	return heir && w.movable() || headers > w.served || more
 }
 
-// halfway reports whether a part of a request has come that the server has not
-// begun to serve, if that is known. w may be nil.
+// halfway reports whether a part of a request has come that the server has not begun to
+// serve, if that is known. That may be one after the request that is served now. w may be
+// nil.
 func (w *watch) halfway() (halfway, known bool) {
 	if w == nil || !w.follows {
 		return false, false
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	headers, _ := w.requests.Begun()
-	begun := headers > w.served || !w.requests.Boundary() || unread(w.socket)
-	return w.waits() && begun, !w.requests.Lost()
+	headers, more := w.requests.Begun()
+	halfway = headers > w.served || more
+	switch w.state {
+	case http.StateNew, http.StateIdle:
+		halfway = halfway || !w.requests.Boundary() || accept.Queued(w.socket)
+	case http.StateHijacked, http.StateClosed:
+		halfway = false
+	}
+	return halfway, !w.requests.Lost()
 }
 
 func (w *watch) setState(state http.ConnState) {

@@ -66,6 +66,18 @@ func TestSamePorts(t *testing.T) {
 	s.Stop()
 }
 
+// No address is any free port, too, and the same one in each process.
+func TestSamePortWithoutAddress(t *testing.T) {
+	s := testbin.Start(t, play.Config{Role: "net", Listens: []play.Listen{{Network: "tcp"}}})
+	_, before := s.Newest()
+	if _, after := restarted(s); !slices.Equal(after, before) {
+		t.Errorf("addresses changed from %v to %v", before, after)
+	}
+	pid, _ := s.Newest()
+	s.WaitLog(pid, "signals restart and stop this process")
+	s.Stop()
+}
+
 // Names are those of the service manager, whoever asks in which generation.
 func TestNamed(t *testing.T) {
 	admin, adminAddr := listenTCP(t)

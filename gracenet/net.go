@@ -24,7 +24,6 @@ package gracenet
 import (
 	"context"
 	"net"
-	"reflect"
 	"sync"
 
 	"github.com/facebookgo/grace/internal/handoff"
@@ -39,9 +38,8 @@ import (
 // one that has handed over; one that a service manager made is never removed.
 type Net struct {
 	// ListenConfig is how sockets are made that were not inherited: with which
-	// options of the socket (Control), and MPTCP. An inherited socket stays as it was
-	// made. The zero value is how net.ListenTCP, net.ListenUnix and net.ListenUDP do
-	// it; any other is how net.ListenConfig does, with MPTCP unless it is turned off.
+	// options of the socket (Control), and whether with MPTCP. An inherited socket stays
+	// as it was made. The zero value is how net.Listen and net.ListenPacket do it.
 	//
 	// Keep-alive probes belong to a listener of package net, not to the socket: what
 	// an inherited one accepts has those that are the default. gracehttp sets those
@@ -81,8 +79,8 @@ func (n *Net) inheritError() error {
 // in the process before, so that ":0" gives the same port again; where several
 // were asked for in the same words, in the same order. Otherwise it is found by
 // the address that it is bound to, where "0.0.0.0:p", "[::]:p" and ":p" are the
-// same. Each is returned once: asking again
-// gives "address already in use", as for any other address that is taken.
+// same. Each is returned once: asking again gives "address already in use", as for
+// any other address that is taken.
 //
 // Where several sockets share an address, as SO_REUSEPORT allows (ListenConfig has
 // to set it), each call returns the next one of those that were inherited, and then
@@ -128,15 +126,9 @@ func (n *Net) ListenTCP(network string, addr *net.TCPAddr) (*net.TCPListener, er
 
 func (n *Net) listenTCP(network, asked string, addr *net.TCPAddr) (*net.TCPListener, error) {
 	return listen(n, network, asked, addr, func() (*net.TCPListener, error) {
-		if n.plain() {
-			return net.ListenTCP(network, addr)
-		}
 		return as[*net.TCPListener](n.ListenConfig.Listen(context.Background(), network, addr.String()))
 	})
 }
-
-// plain reports whether ListenConfig is the zero value.
-func (n *Net) plain() bool { return reflect.ValueOf(&n.ListenConfig).Elem().IsZero() }
 
 // as is for functions whose result is known better than their type says.
 func as[T any](v any, err error) (T, error) {
@@ -156,9 +148,6 @@ func (n *Net) ListenUnix(network string, addr *net.UnixAddr) (*net.UnixListener,
 	}
 	return listen(n, network, addr.Name, addr, func() (*net.UnixListener, error) {
 		return onPath(n, network, addr.Name, func() (*net.UnixListener, error) {
-			if n.plain() {
-				return net.ListenUnix(network, addr)
-			}
 			return as[*net.UnixListener](n.ListenConfig.Listen(context.Background(), network, addr.Name))
 		})
 	})

@@ -55,9 +55,6 @@ func (n *Net) ListenUDP(network string, addr *net.UDPAddr) (*net.UDPConn, error)
 
 func (n *Net) listenUDP(network, asked string, addr *net.UDPAddr) (*net.UDPConn, error) {
 	return listenPacket(n, network, asked, addr, func() (*net.UDPConn, error) {
-		if n.plain() {
-			return net.ListenUDP(network, addr)
-		}
 		return as[*net.UDPConn](n.ListenConfig.ListenPacket(context.Background(), network, addr.String()))
 	})
 }
@@ -72,9 +69,6 @@ func (n *Net) ListenUnixgram(network string, addr *net.UnixAddr) (*net.UnixConn,
 	}
 	return listenPacket(n, network, addr.Name, addr, func() (*net.UnixConn, error) {
 		return onPath(n, network, addr.Name, func() (*net.UnixConn, error) {
-			if n.plain() {
-				return net.ListenUnixgram(network, addr)
-			}
 			return as[*net.UnixConn](n.ListenConfig.ListenPacket(context.Background(), network, addr.Name))
 		})
 	})

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -69,11 +70,7 @@ func TestCommand(t *testing.T) {
 		ControlSocket: "control",
 	}
 	s := testbin.Start(t, cfg, testbin.Stderr(log))
-	socket := filepath.Join(s.Dir(), "control")
-	testbin.Poll(t, "the control socket", func() bool {
-		_, err := os.Lstat(socket)
-		return err == nil
-	})
+	socket := control(t, s)
 	pid, _ := s.Newest()
 	env := []string{"GRACE_CONTROL=" + socket}
 
@@ -136,6 +133,113 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+// control waits for the control socket of s and returns its path.
+func control(t *testing.T, s *testbin.Service) (socket string) {
+	t.Helper()
+	socket = filepath.Join(s.Dir(), "control")
+	testbin.Poll(t, "the control socket", func() bool {
+		_, err := os.Lstat(socket)
+		return err == nil
+	})
+	return socket
+}
+
+// A deploy script may wait until the new process has proved itself.
+func TestUpgradeUntilTheStandbyIsOver(t *testing.T) {
+	const standby = 2 * time.Second
+	s := testbin.Start(t, play.Config{
+		Role:          "http",
+		Listens:       []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}},
+		Standby:       standby,
+		ControlSocket: "control",
+	})
+	pid, _ := s.Newest()
+	socket := control(t, s)
+	for _, tt := range []struct {
+		args []string
+		all  bool // the whole standby
+	}{
+		{[]string{"upgrade"}, false},
+		{[]string{"upgrade", "-wait=ready", "-timeout=0"}, false},
+		{[]string{"upgrade", "-wait=standby"}, true},
+	} {
+		s.WaitOne() // until then a restart is refused
+		var stdout, stderr bytes.Buffer
+		status := run(context.Background(), append([]string{"-json"}, tt.args...), socket, &stdout, &stderr)
+		var r struct {
+			Old, New int
+			Seconds  float64
+		}
+		// On a busy machine the start alone may take that long.
+		if err := json.Unmarshal(stdout.Bytes(), &r); err != nil || status != 0 || r.Old != pid || r.Seconds <= 0 || tt.all && r.Seconds < standby.Seconds() {
+			t.Errorf("%q: status %d, %s, %s, %v; want process %d, and the whole standby: %t", tt.args, status, &stdout, &stderr, err, pid, tt.all)
+		}
+		pid = r.New
+		s.Wait(fmt.Sprint("process ", pid), func(e play.Event) bool { return e.Event == play.Serving && e.PID == pid })
+	}
+	s.Stop()
+}
+
+// A process that has been told to stop goes on with its requests.
+func TestStopThatTakesLong(t *testing.T) {
+	l := play.Listen{Network: "tcp", Addr: "127.0.0.1:0"}
+	for _, wait := range []bool{false, true} {
+		s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{l}, ControlSocket: "control"})
+		pid, addrs := s.Newest()
+		release := filepath.Join(t.TempDir(), "release")
+		c := testbin.Dial(t, l, addrs[0])
+		c.Send(testbin.Request("until " + release))
+		s.Wait("the request", func(e play.Event) bool { return e.Event == play.Asked })
+		args, want := []string{"stop"}, result{0, fmt.Sprintf("process %d stops\n", pid), ""}
+		if wait {
+			args, want = []string{"-timeout=2s", "stop", "-wait=exit"}, result{2, "", "gracectl: no answer within 2s\n"}
+		}
+		var stdout, stderr bytes.Buffer
+		status := run(context.Background(), args, control(t, s), &stdout, &stderr)
+		if got := (result{status, stdout.String(), stderr.String()}); got != want {
+			t.Errorf("%q: %+v, want %+v", args, got, want)
+		}
+		s.WaitLog(pid, "draining")
+		if err := os.WriteFile(release, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r := c.Receive(); r.Status != 200 {
+			t.Errorf("answer: %+v", r)
+		}
+		s.WaitGone()
+	}
+}
+
+// A signal ends the wait.
+func TestSignalEndsTheCommand(t *testing.T) {
+	program, path := build(t), filepath.Join(t.TempDir(), "control")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		var stderr bytes.Buffer
+		cmd := exec.Command(program, "-socket", path, "upgrade")
+		cmd.Stderr = &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		c, err := l.Accept() // who never answers
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		if status := cmd.ProcessState.ExitCode(); status != 2 || !strings.HasPrefix(stderr.String(), "gracectl: ") {
+			t.Errorf("%v: status %d, %q", sig, status, &stderr)
+		}
+		_ = c.Close()
+	}
+}
+
 // What is wrong on the command line is told before anything is asked.
 func TestUsage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "control")
@@ -169,6 +273,9 @@ func TestUsage(t *testing.T) {
 		if status != 2 || stdout.Len() != 0 || !strings.HasPrefix(stderr.String(), "gracectl: ") || !strings.Contains(stderr.String(), tt.want) {
 			t.Errorf("%q: status %d, %q, %q, want %q", tt.args, status, &stdout, &stderr, tt.want)
 		}
+	}
+	if c, err := parse([]string{"status"}, path, nil, nil); err != nil || c.timeout != 5*time.Minute || c.wait != "" || c.json || c.client.Path != path {
+		t.Errorf("without flags it is %+v, %v", c, err)
 	}
 	var stdout, stderr bytes.Buffer
 	for _, help := range []string{"-h", "help"} {
@@ -230,11 +337,7 @@ func TestReadme(t *testing.T) {
 		Standby:       time.Second,
 		ControlSocket: "control",
 	})
-	socket := filepath.Join(s.Dir(), "control")
-	testbin.Poll(t, "the control socket", func() bool {
-		_, err := os.Lstat(socket)
-		return err == nil
-	})
+	socket := control(t, s)
 	for line := range strings.Lines(block) {
 		// A restart that is asked for within the standby is refused: it waits for the end.
 		s.WaitOne()
