@@ -43,8 +43,8 @@ func (*Descriptor) Read(func(fd uintptr) bool) error { return errors.ErrUnsuppor
 func (*Descriptor) Write(func(fd uintptr) bool) error { return errors.ErrUnsupported }
 
 // Conns makes connections of descriptors, which are then closed. What can't be made one
-// is nil, and err is why, for each of them. On Linux such a descriptor stays open, so that it can be tried
-// again.
+// is nil, and err is why, for each of them. On Linux such a descriptor stays open, so that
+// it can be tried again.
 func Conns(descriptors []*Descriptor) (conns []net.Conn, err error) {
 	m := newMaker()
 	defer m.close()
