@@ -51,4 +51,8 @@ func TestLossString(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
+	unknown := gracetest.Loss{Client: "c", Number: 9, At: at, Took: 2 * time.Millisecond, Err: errOnPurpose}
+	if got, want := unknown.String(), "c: request 9 was lost after 2ms: on purpose"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
