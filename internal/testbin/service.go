@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/facebookgo/grace/gracetest"
+	"github.com/facebookgo/grace/internal/proc"
 	"github.com/facebookgo/grace/internal/testbin/play"
 )
 
@@ -336,11 +337,19 @@ func (s *Service) WaitOne() {
 // Children returns the pids of the children of pid, zombies too.
 func Children(t testing.TB, pid int) []int {
 	t.Helper()
-	return gracetest.Children(t, pid)
+	children, err := proc.Children(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return children
 }
 
 // ResidentKB is the memory of a process in KiB.
 func ResidentKB(t testing.TB, pid int) int {
 	t.Helper()
-	return gracetest.ResidentKB(t, pid)
+	kb, err := proc.ResidentKB(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kb
 }
