@@ -160,6 +160,18 @@ func TestWaitLine(t *testing.T) {
 	expect(t, told, "waited in vain for the impossible")
 }
 
+// All that was written is recorded when the last process has gone.
+func TestWaitGoneRecords(t *testing.T) {
+	const lines = 20_000 // more than a pipe holds
+	for range 5 {
+		s := shell(t, fmt.Sprintf("exec seq %d", lines))
+		s.WaitGone()
+		if got := len(s.Lines()); got != lines {
+			t.Fatalf("%d lines were recorded, want %d", got, lines)
+		}
+	}
+}
+
 // A service may close its standard output.
 func TestWaitGone(t *testing.T) {
 	s := shell(t, "exec >&- 2>&-; exec sleep 1000")

@@ -23,15 +23,14 @@ type Process struct {
 // Stat is what /proc/PID/stat says, see proc_pid_stat(5).
 type Stat struct {
 	Process
-	Parent int
-	State  byte
-
-	threads int
+	Parent  int
+	State   byte
+	Threads int
 }
 
 // Exited reports whether the process has. While a thread executes a program anew the
 // first one is a zombie, too.
-func (s Stat) Exited() bool { return (s.State == 'Z' || s.State == 'X') && s.threads <= 1 }
+func (s Stat) Exited() bool { return (s.State == 'Z' || s.State == 'X') && s.Threads <= 1 }
 
 // ReadStat fails for a process that has gone, and where there is no /proc.
 func ReadStat(pid int) (Stat, error) {
@@ -50,7 +49,7 @@ func ReadStat(pid int) (Stat, error) {
 	if _, err := fmt.Sscan(fields[1], &s.Parent); err != nil {
 		return Stat{}, err
 	}
-	_, err = fmt.Sscan(fields[17]+" "+fields[19], &s.threads, &s.Start)
+	_, err = fmt.Sscan(fields[17]+" "+fields[19], &s.Threads, &s.Start)
 	return s, err
 }
 

@@ -65,7 +65,7 @@ func TestReadStat(t *testing.T) {
 	}
 	cmd := sleeper(t, name, nil)
 	s, err := proc.ReadStat(cmd.Process.Pid)
-	if err != nil || s.Parent != os.Getpid() || s.Exited() || s.Start == 0 {
+	if err != nil || s.Parent != os.Getpid() || s.Exited() || s.Threads != 1 || s.Start == 0 {
 		t.Errorf("got %+v, %v", s, err)
 	}
 	if err := cmd.Process.Kill(); err != nil {
