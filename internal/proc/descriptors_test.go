@@ -5,11 +5,13 @@ package proc_test
 import (
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
 
+	"github.com/facebookgo/grace/gracetest"
 	"github.com/facebookgo/grace/internal/proc"
 )
 
@@ -21,6 +23,17 @@ func must[T any](t *testing.T) func(T, error) T {
 		}
 		return v
 	}
+}
+
+// asleep waits until a sleeper has read the files that it needs to start.
+func asleep(t *testing.T, cmd *exec.Cmd) (pid int) {
+	t.Helper()
+	pid = cmd.Process.Pid
+	gracetest.Poll(t, "a process to sleep", func() bool {
+		s, err := proc.ReadStat(pid)
+		return err == nil && s.State == 'S'
+	})
+	return pid
 }
 
 // Descriptors tells what stays from what comes and goes.
@@ -61,11 +74,12 @@ func TestDescriptors(t *testing.T) {
 	for _, f := range passed {
 		f.Close()
 	}
-	got := must[[]string](t)(proc.Descriptors(cmd.Process.Pid))
+	got := must[[]string](t)(proc.Descriptors(asleep(t, cmd)))
 	// Every process may have some more that this one was started with.
 	null := file(os.Open(os.DevNull))
 	defer null.Close()
-	want := must[[]string](t)(proc.Descriptors(sleeper(t, "/bin/sleep", nil, slices.Repeat([]*os.File{null}, len(passed))...).Process.Pid))
+	other := sleeper(t, "/bin/sleep", nil, slices.Repeat([]*os.File{null}, len(passed))...)
+	want := must[[]string](t)(proc.Descriptors(asleep(t, other)))
 	for range passed {
 		i := slices.Index(want, os.DevNull)
 		want = slices.Delete(want, i, i+1)
