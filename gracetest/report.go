@@ -62,7 +62,7 @@ type Loss struct {
 func (l Loss) String() string {
 	conn := ""
 	if !l.Opened.IsZero() {
-		conn = fmt.Sprintf(", the %s on a connection that was opened %v before,", ordinal(l.Nth), l.At.Sub(l.Opened).Round(time.Microsecond))
+		conn = fmt.Sprintf(", the %s on a connection that was opened %v before,", ordinal(l.Nth), max(l.At.Sub(l.Opened), 0).Round(time.Microsecond))
 	}
 	return fmt.Sprintf("%s: request %d%s was lost after %v: %v", l.Client, l.Number, conn, l.Took.Round(time.Microsecond), l.Err)
 }
