@@ -1,7 +1,14 @@
 // Command udp answers datagrams, as a DNS server does, and is restarted by SIGUSR2
 // without losing one: what comes while no process reads waits in the socket, which
-// both have. The test counts: of 17680 questions over 10 restarts none was lost, as of
-// 20008 without one (25 November 2026, 2 cores, busy).
+// both have.
+//
+//	go build -o app ./udp        # in examples/
+//	./app &                      # logs its pid
+//	nc -u 127.0.0.1 5300         # and type
+//	kill -USR2 PID               # nc gets its answers from the new process
+//
+// The test counts: of 17680 questions over 10 restarts none was lost, as of 20008
+// without one (25 November 2026, 2 cores, busy).
 package main
 
 import (
