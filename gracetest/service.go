@@ -27,14 +27,15 @@ const variable = "GRACETEST"
 // It is made by [Start] or [Launch]; its fields may be set after that. The methods may be
 // called by several goroutines at once.
 type Service struct {
-	// RestartSignal asks for a restart: SIGUSR2.
+	// RestartSignal asks for a restart: by default SIGUSR2.
 	RestartSignal syscall.Signal
-	// StopSignal asks for the end: SIGTERM.
+	// StopSignal asks for the end: by default SIGTERM.
 	StopSignal syscall.Signal
 	// KeepsPID says that a restart keeps the pid: it is over when the processes that
-	// it has started have gone again. False.
+	// it has started have gone again. By default it does not.
 	KeepsPID bool
-	// Patience is how long the service may take for what it must do: [Patience].
+	// Patience is how long the service may take for what it must do before the test
+	// fails: by default [Patience].
 	Patience time.Duration
 
 	t       TB
@@ -223,7 +224,8 @@ func (s *Service) Lines() []Line {
 }
 
 // WaitLine waits for the first line that match accepts of all that come, or have come,
-// after the first n.
+// after the first n. It fails the test, which is told what was waited for, if all
+// processes have gone before.
 func (s *Service) WaitLine(n int, what string, match func(Line) bool) Line {
 	s.t.Helper()
 	timeout := time.After(s.Patience)

@@ -60,6 +60,8 @@ func TestBuild(t *testing.T) {
 	}
 	told := watch(t, func(tb testing.TB) { gracetest.Build(tb, file) })
 	expect(t, told, "go build "+file+": exit status 1\n", "undefined: missing")
+	told = watch(t, func(tb testing.TB) { gracetest.Build(tb, "../gracectl") })
+	expect(t, told, "go build ../gracectl makes no program: is it a package main?")
 }
 
 func TestStartWithoutProgram(t *testing.T) {
