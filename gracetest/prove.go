@@ -292,8 +292,12 @@ func (p *proof) refuse(bad badProgram, path, good string) {
 	before := p.Processes()
 	old := p.PID()
 	p.Signal(old, p.RestartSignal)
-	// A process may come of it, or none, or one that is gone before anyone sees it.
+	// A process may come of it, or none, or one that is gone before anyone sees it. One
+	// that stays must be seen, however late: the service would wait for it.
 	came, settled := false, time.Now().Add(settle)
+	if bad.stays {
+		settled = time.Now().Add(askAgain)
+	}
 	p.poll("the end of what has come of "+p.step, func() bool {
 		now := p.Processes()
 		if !slices.Contains(now, old) {
@@ -312,14 +316,14 @@ func (p *proof) refuse(bad badProgram, path, good string) {
 		}
 		return false
 	})
+	p.answers() // so that a service which is slow has had its time
 	p.Install(good)
 	p.refused++
-	p.answers()
 	p.rest()
 }
 
 // settle is how long the harness looks for the process of a bad program.
-const settle = 500 * time.Millisecond
+const settle = time.Second
 
 // leaked returns the descriptors that the service has at rest, and did not have at
 // first. One that is leaked does not go away.
