@@ -33,10 +33,11 @@ var imports = map[string][]string{
 	"gracehttp":        {"gracenet", "", "internal/accept", "internal/framing", "internal/handoff", "internal/tee"},
 	"gracedemo":        {"", "gracehttp"},
 
-	"gracetest": {},
+	"internal/proc": {},
+	"gracetest":     {"internal/proc"},
 
 	// What only tests import may import what it tests.
-	"internal/testbin":          {"gracetest", "internal/testbin/play", "internal/testbin/script", "gracectl", "gracehttp", "gracenet", ""},
+	"internal/testbin":          {"gracetest", "internal/proc", "internal/testbin/play", "internal/testbin/script", "gracectl", "gracehttp", "gracenet", ""},
 	"internal/testbin/compare":  {},
 	"internal/testbin/play":     {},
 	"internal/testbin/oldgrace": {"internal/testbin/play"},

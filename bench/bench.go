@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -52,6 +53,9 @@ type broken struct {
 	system  *system
 }
 
+// interruptedStatus is the exit status of a run that a signal has ended.
+const interruptedStatus = 130
+
 // run makes the measures, writes the table to out and what it does meanwhile to progress. It
 // returns the exit status.
 func run(o options, out, progress io.Writer) (int, error) {
@@ -60,21 +64,15 @@ func run(o options, out, progress io.Writer) (int, error) {
 		return 1, err
 	}
 	defer os.RemoveAll(b.dir)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(signals)
-	go func() {
-		<-signals
-		signal.Stop(signals) // a second one kills
-		fmt.Fprintln(progress, "ending what was started")
-		b.interrupted.Store(true)
-	}()
+	defer b.heedSignals(progress)()
 
 	results, err := createAll(o.json, o.svg) // before the work, not after it
 	if err != nil {
 		return 1, err
 	}
-	if err := b.findSystems(o.peers); err != nil {
+	if err := b.findSystems(o.peers); b.interrupted.Load() {
+		return interruptedStatus, errInterrupted
+	} else if err != nil {
 		return 1, err
 	}
 	begun := time.Now()
@@ -84,7 +82,7 @@ func run(o options, out, progress io.Writer) (int, error) {
 			debug.FreeOSMemory()
 		}
 		if b.interrupted.Load() {
-			return 130, errInterrupted
+			return interruptedStatus, errInterrupted
 		}
 	}
 	fmt.Fprintf(out, "%s, %s, %d processors, %s, %v\n\n", runtime.Version(), kernel(), runtime.NumCPU(),
@@ -101,6 +99,28 @@ func run(o options, out, progress io.Writer) (int, error) {
 		return 1, b.verdict()
 	}
 	return 0, nil
+}
+
+// heedSignals lets a signal end the run, until stop is called. A second one kills.
+func (b *bench) heedSignals(progress io.Writer) (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	var heeding sync.WaitGroup
+	heeding.Add(1)
+	go func() {
+		defer heeding.Done()
+		if _, ok := <-signals; !ok {
+			return
+		}
+		signal.Stop(signals)
+		fmt.Fprintln(progress, "ending what was started")
+		b.interrupted.Store(true)
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+		heeding.Wait()
+	}
 }
 
 // newBench returns one that knows no systems yet. Its directory is the caller's to remove.

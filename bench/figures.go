@@ -3,7 +3,9 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 	"time"
@@ -22,6 +24,18 @@ type figure struct {
 	Goal    string   `json:"goal,omitempty"`
 	Met     *bool    `json:"met,omitempty"`
 	Failure string   `json:"failure,omitempty"`
+}
+
+// writeJSON writes a line for each figure.
+func writeJSON(w io.Writer, figures []figure) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	for _, f := range figures {
+		if err := e.Encode(f); err != nil {
+			return fmt.Errorf("write a figure: %w", err)
+		}
+	}
+	return nil
 }
 
 // goal is what a figure should be. The zero value is none.

@@ -49,6 +49,9 @@ func parse(args []string, out io.Writer) (options, error) {
 	case *isSmoke:
 		o.plan = smoke
 	}
+	if o.json != "" && o.json == o.svg {
+		return o, wrong("-json and -svg: choose two files")
+	}
 	if *only != "" {
 		o.only = strings.Split(*only, ",")
 	}

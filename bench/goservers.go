@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/facebookgo/grace/gracetest"
 )
@@ -37,14 +38,22 @@ func goSystem(program, name string, flags ...string) *system {
 		if c.cert != "" {
 			args = append(args, "-cert="+c.cert, "-key="+c.key)
 		}
-		cmd := exec.Command(program, append(args, addr)...)
 		srv := &server{t: t, system: s, addr: addr}
-		if len(c.cpus) == 0 {
-			srv.Service = gracetest.Start(t, cmd)
-			return srv
+		launch := func() {
+			srv.Service = gracetest.Launch(t, program, func(service *gracetest.Service) *exec.Cmd {
+				cmd := exec.Command(service.Path(), append(args, addr)...)
+				if len(c.cpus) != 0 {
+					cmd.Env = append(gracetest.Environ(), fmt.Sprintf("GOMAXPROCS=%d", len(c.cpus)))
+				}
+				srv.started = time.Now()
+				return cmd
+			})
 		}
-		cmd.Env = append(gracetest.Environ(), fmt.Sprintf("GOMAXPROCS=%d", len(c.cpus)))
-		onCPUs(t, c.cpus, func() { srv.Service = gracetest.Start(t, cmd) })
+		if len(c.cpus) == 0 {
+			launch()
+		} else {
+			onCPUs(t, c.cpus, launch)
+		}
 		return srv
 	}
 	return s

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/facebookgo/grace/gracetest"
+	"github.com/facebookgo/grace/internal/proc"
 )
 
 const measureGrowth = "growth"
@@ -38,12 +39,15 @@ func (b *bench) growth() {
 				b.losses(measureGrowth, sys, p.lost...)
 				l.WaitPID(p.new)
 				l.WaitMore(2 * clients)
-				d, err := gracetest.Descriptors(p.new)
+				d, err := proc.Descriptors(p.new)
 				if err != nil {
 					t.Fatalf("descriptors of process %d: %v", p.new, err)
 				}
-				descriptors = append(descriptors, float64(len(d)))
-				memory = append(memory, float64(gracetest.ResidentKB(t, p.new)))
+				kb, err := proc.ResidentKB(p.new)
+				if err != nil {
+					t.Fatalf("%v", err)
+				}
+				descriptors, memory = append(descriptors, float64(len(d))), append(memory, float64(kb))
 			}
 			left = len(s.Processes()) - 1
 			for _, loss := range l.Finish().Losses {

@@ -21,7 +21,7 @@ func (b *bench) listeners() {
 				for _, n := range b.plan.listenerCounts {
 					s := sys.start(t, conditions{listeners: n})
 					if sys.keeps {
-						answered.add(key{sys, n}, milliseconds(s.firstAnswer().Sub(s.Started())))
+						answered.add(key{sys, n}, milliseconds(s.firstAnswer().Sub(s.started)))
 						continue
 					}
 					s.waitUp()

@@ -7,7 +7,7 @@
 //	go run . [-quick] [-smoke] [-only MEASURE,...] [-peer NAME=PATH:SIGNAL ...] [-json FILE] [-svg FILE]
 //
 // It exits with 1 if this library has lost a request, or could not be measured; with 2 for
-// flags that it does not understand.
+// flags that it does not understand; with 130 if a signal has ended it.
 package main
 
 import (

@@ -46,6 +46,9 @@ func TestBadFlags(t *testing.T) {
 		{[]string{"-peer", "other"}, "write it as name=path:SIGNAL"},
 		{[]string{"-peer", "other=" + os.Args[0]}, "write it as name=path:SIGNAL"},
 		{[]string{"-peer", "other=" + os.Args[0] + ":FOO"}, `there is no signal "FOO"`},
+		{[]string{"-peer", "grace=" + os.Args[0] + ":HUP"}, `there is a server of the name "grace" already`},
+		{[]string{"-peer", "other=" + os.Args[0] + ":HUP", "-peer", "other=" + os.Args[0] + ":USR2"}, `there is a server of the name "other" already`},
+		{[]string{"-json", "results", "-svg", "results"}, "choose two files"},
 		{[]string{"-peer", "other=/nowhere/other:USR2"}, "/nowhere/other is no program that can be run"},
 	} {
 		out, err := command(test.args...).CombinedOutput()

@@ -80,7 +80,7 @@ http {
 	})
 	s.WaitAnswer(s.fresh())
 	shell := s.PID()
-	children := gracetest.Children(t, shell)
+	children := t.children(shell)
 	if len(children) != 1 {
 		t.Fatalf("the children of the shell of nginx are %v, want one", children)
 	}

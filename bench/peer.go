@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -18,7 +19,7 @@ type peers []*system
 
 func (p *peers) String() string { return fmt.Sprint([]*system(*p)) }
 
-// Set takes name=path:SIGNAL.
+// Set takes name=path:SIGNAL. No two systems may have the same name.
 func (p *peers) Set(value string) error {
 	name, rest, ok := strings.Cut(value, "=")
 	colon := strings.LastIndexByte(rest, ':')
@@ -32,6 +33,13 @@ func (p *peers) Set(value string) error {
 	}
 	if info, err := os.Stat(path); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
 		return fmt.Errorf("%q: %s is no program that can be run", value, path)
+	}
+	known := []string{nameGrace, nameHandOver, namePlain, nameHand, nameReload, nameUpgrade, nameHAProxy}
+	for _, other := range *p {
+		known = append(known, other.name)
+	}
+	if slices.Contains(known, name) {
+		return fmt.Errorf("%q: there is a server of the name %q already", value, name)
 	}
 	*p = append(*p, peerSystem(name, path, sig))
 	return nil

@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/facebookgo/grace/gracetest"
+	"github.com/facebookgo/grace/internal/proc"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,7 +59,7 @@ func adoptOrphans() error {
 func (t *scope) sweep() {
 	t.ending = true
 	for {
-		children := gracetest.Children(t, os.Getpid())
+		children := t.children(os.Getpid())
 		if len(children) == 0 {
 			return
 		}
@@ -73,6 +73,16 @@ func (t *scope) sweep() {
 			_, _ = unix.Wait4(pid, &status, 0, nil)
 		}
 	}
+}
+
+// children returns those of a process, zombies too.
+func (t *scope) children(pid int) []int {
+	t.Helper()
+	children, err := proc.Children(pid)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return children
 }
 
 // scope is the gracetest.TB of a part of a measure.

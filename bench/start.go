@@ -29,7 +29,7 @@ func (b *bench) start() {
 			b.part(measureStart, sys, round, b.plan.startRounds, func(t *scope) {
 				s := sys.start(t, conditions{})
 				if sys.isGo {
-					floor.add(sys, milliseconds(s.firstAnswer().Sub(s.Started())))
+					floor.add(sys, milliseconds(s.firstAnswer().Sub(s.started)))
 				}
 				if sys.keeps {
 					return

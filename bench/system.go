@@ -37,13 +37,13 @@ type conditions struct {
 // server is a system at work.
 type server struct {
 	*gracetest.Service
-	t      *scope
-	system *system
-	addr   string
-	scheme string         // http if it is empty
-	master bool           // the first process stays, and replaces those that it has
-	retire syscall.Signal // ends the old process when the new one answers; 0: it ends by itself
-
+	t       *scope
+	system  *system
+	addr    string
+	scheme  string         // http if it is empty
+	started time.Time      // just before the first process was; of those that are written here
+	master  bool           // the first process stays, and replaces those that it has
+	retire  syscall.Signal // ends the old process when the new one answers; 0: it ends by itself
 }
 
 func (s *server) url(path string) string { return cmp.Or(s.scheme, "http") + "://" + s.addr + path }
@@ -156,7 +156,7 @@ func (s *server) restart(pause time.Duration, alone bool) passage {
 		follower = old
 	}
 	if s.retire != 0 {
-		for _, pid := range gracetest.Children(t, old) {
+		for _, pid := range t.children(old) {
 			if !slices.Contains(before, pid) {
 				follower = pid
 			}

@@ -6,5 +6,5 @@
 //	GRACE_LONG=1 go test -timeout 20m .
 //
 // The second command makes 50 restarts where the first one makes a few. The tools
-// are curl, openssl, wrk and h2load; a test fails if one is missing.
+// are curl, openssl, wrk, h2load and Chromium; a test fails if one is missing.
 package clients

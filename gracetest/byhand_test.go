@@ -81,7 +81,7 @@ func serveByHand(cfg play.Config) error {
 		if err != nil && fault == "gives up" {
 			return fmt.Errorf("restart: %w", err)
 		}
-		if fault == "process" {
+		if fault == "process" || fault == "bad process" && err != nil {
 			if err := exec.Command("sleep", "1000").Start(); err != nil {
 				return err
 			}

@@ -51,10 +51,10 @@ type Request struct {
 	URL string
 	// Method is GET if it is empty.
 	Method string
-	// Header is sent as it is. It must not say how the body is framed, or what
-	// becomes of the connection.
+	// Header is sent as it is. It must not say who the host is, how the body is
+	// framed, or what becomes of the connection.
 	Header http.Header
-	// Body is the body.
+	// Body is the body: none if it is nil.
 	Body []byte
 	// Fresh asks for a connection of its own for each request.
 	Fresh bool
@@ -98,7 +98,8 @@ func (r Request) dial(ctx context.Context, addr string) (net.Conn, error) {
 
 // HTTP returns a client that is net/http's: with HTTP/2 where a server with TLS offers it. It keeps
 // one connection, or none if the request is to be Fresh. net/http sends some requests a
-// second time when a connection fails; this client makes it impossible.
+// second time when a connection fails; this client makes it impossible. A request that takes
+// longer than [Patience] is lost.
 func HTTP(r Request) Client {
 	c := &goClient{Request: r}
 	c.client = &http.Client{
@@ -202,7 +203,8 @@ func Mix(urls ...string) []Client {
 	return mix
 }
 
-// Func returns a client of any protocol, which has no connection that anyone knows of.
+// Func returns a client of any protocol: do makes one request. Since nobody knows what
+// connections it has, each request counts as one on a connection of its own.
 func Func(name string, do func() (answer string, err error)) Client { return funcClient{name, do} }
 
 type funcClient struct {
@@ -221,8 +223,13 @@ func (c funcClient) Do() (Exchange, error) {
 // Paced returns a client that makes a request at each interval, however long the one
 // before has taken: one that comes late because of that is counted from when it was
 // due. The first one comes at some moment of the first interval, so that several clients
-// do not make theirs all at once.
-func Paced(c Client, interval time.Duration) Client { return &paced{Client: c, interval: interval} }
+// do not make theirs all at once. Without an interval it is c.
+func Paced(c Client, interval time.Duration) Client {
+	if interval <= 0 {
+		return c
+	}
+	return &paced{Client: c, interval: interval}
+}
 
 type paced struct {
 	Client
@@ -235,7 +242,7 @@ func (c *paced) String() string { return fmt.Sprintf("%s every %v", c.Client, c.
 // untilDue returns how long it is until the next request is due.
 func (c *paced) untilDue() time.Duration {
 	if c.due.IsZero() {
-		c.due = time.Now().Add(rand.N(max(c.interval, 1)))
+		c.due = time.Now().Add(rand.N(c.interval))
 	}
 	return time.Until(c.due)
 }

@@ -520,6 +520,9 @@ func TestPaced(t *testing.T) {
 			t.Errorf("request %d was made before it was due", i)
 		}
 	}
+	if x := do(t, gracetest.Paced(c, 0)); x.Due.Sub(first.Due) != 7*interval {
+		t.Errorf("without an interval a request is due %v after the first one, want %v", x.Due.Sub(first.Due), 7*interval)
+	}
 }
 
 func TestFunc(t *testing.T) {

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// Load makes requests with several clients at once, until it is stopped.
+// Load makes requests with several clients at once, until it is stopped. [NewLoad] makes
+// one.
 type Load struct {
 	t       TB
 	workers []*worker
@@ -21,8 +22,10 @@ type Load struct {
 	ending  sync.Once
 	begun   time.Time
 
-	asking  sync.RWMutex // held for writing while paused
-	paused  bool         // for the goroutine that pauses
+	asking  sync.RWMutex  // held for writing while paused
+	paused  bool          // for the goroutine that pauses
+	since   time.Time     // it was paused; guarded by asking, too
+	stood   time.Duration // how long it was paused, all together
 	excused atomic.Pointer[func(opened, begun, ended time.Time) bool]
 }
 
@@ -54,44 +57,8 @@ type tally struct {
 	n      int
 }
 
-// Sample is one request.
-type Sample struct {
-	At     time.Time     // when it was due
-	Took   time.Duration // until the answer was read, or was lost
-	Answer string        // as in the Answers of a report; empty if it was lost
-	Lost   bool          // if only with a process that was killed
-}
-
-// Loss is a request that was lost.
-type Loss struct {
-	Client string
-	Number int       // of the client's requests, beginning with 1
-	Nth    int       // of those on its connection
-	At     time.Time // when it was due
-	Took   time.Duration
-	Opened time.Time // when its connection was opened
-	Err    error
-}
-
-func (l Loss) String() string {
-	return fmt.Sprintf("%s: request %d, the %s on a connection that was opened %v before, was lost after %v: %v",
-		l.Client, l.Number, ordinal(l.Nth), l.At.Sub(l.Opened).Round(time.Microsecond), l.Took.Round(time.Microsecond), l.Err)
-}
-
-func ordinal(n int) string {
-	switch {
-	case n%10 == 1 && n%100 != 11:
-		return strconv.Itoa(n) + "st"
-	case n%10 == 2 && n%100 != 12:
-		return strconv.Itoa(n) + "nd"
-	case n%10 == 3 && n%100 != 13:
-		return strconv.Itoa(n) + "rd"
-	}
-	return strconv.Itoa(n) + "th"
-}
-
-// NewLoad starts a goroutine for each client. The load ends with the test, at the
-// latest.
+// NewLoad starts a goroutine for each client, which closes the client in the end. The load
+// ends with the test, at the latest.
 func NewLoad(t TB, clients ...Client) *Load {
 	l := &Load{t: t, stop: make(chan struct{}), begun: time.Now()}
 	for _, c := range clients {
@@ -114,6 +81,7 @@ const breath = 5 * time.Millisecond
 
 func (l *Load) run(w *worker) {
 	pace, _ := w.client.(*paced)
+	stood := time.Duration(0) // of l.stood, what pace knows of
 	for {
 		var wait time.Duration
 		if pace != nil { // not within Do, which Pause and the end wait for
@@ -123,6 +91,13 @@ func (l *Load) run(w *worker) {
 			return
 		}
 		l.asking.RLock()
+		if more := l.stood - stood; pace != nil && more > 0 {
+			// That it could not ask meanwhile is not the server's fault.
+			pace.due = pace.due.Add(more)
+			stood += more
+			l.asking.RUnlock()
+			continue
+		}
 		begun := time.Now()
 		x, err := w.client.Do()
 		ended := time.Now()
@@ -224,19 +199,29 @@ const otherAnswers = "(other answers)"
 // has ended at these times.
 func (l *Load) excuse(killed func(opened, begun, ended time.Time) bool) { l.excused.Store(&killed) }
 
-// Pause returns when no request is under way, and lets none begin.
+// Pause returns when no request is under way, and lets none begin until [Load.Resume] is
+// called, by the same goroutine. What is due in that time is put off. A load that is paused
+// is left so.
 func (l *Load) Pause() {
+	if l.paused {
+		return
+	}
+	since := time.Now()
 	l.asking.Lock()
-	l.paused = true
+	l.paused, l.since = true, since
 }
 
-// Resume ends Pause.
+// Resume ends Pause. A load that is not paused goes on.
 func (l *Load) Resume() {
+	if !l.paused {
+		return
+	}
 	l.paused = false
+	l.stood += time.Since(l.since)
 	l.asking.Unlock()
 }
 
-// Requests returns how many requests were made.
+// Requests returns how many requests were made: answered, or lost.
 func (l *Load) Requests() int {
 	n := 0
 	l.each(func(w *worker) { n += w.requests })
@@ -251,8 +236,8 @@ func (l *Load) each(do func(*worker)) {
 	}
 }
 
-// WaitAnswer waits until a request was answered so. Answers are told apart as in
-// the Answers of a [Report].
+// WaitAnswer waits until a request was answered so, and fails the test after [Patience].
+// Answers are told apart as in the Answers of a [Report].
 func (l *Load) WaitAnswer(answer string) {
 	l.t.Helper()
 	Poll(l.t, fmt.Sprintf("the answer %q", answer), func() bool {
@@ -262,29 +247,28 @@ func (l *Load) WaitAnswer(answer string) {
 	})
 }
 
-// WaitPID waits until a request was answered with the pid.
+// WaitPID is WaitAnswer for services that answer with the pid.
 func (l *Load) WaitPID(pid int) {
 	l.t.Helper()
 	l.WaitAnswer(strconv.Itoa(pid))
 }
 
-// WaitMore waits until n more requests were made.
+// WaitMore waits until n more requests were made, and fails the test after [Patience].
 func (l *Load) WaitMore(n int) {
 	l.t.Helper()
-	n += l.Requests()
-	Poll(l.t, "more requests", func() bool { return l.Requests() >= n })
+	before := l.Requests()
+	Poll(l.t, fmt.Sprintf("%d more requests", n), func() bool { return l.Requests() >= before+n })
 }
 
 // end ends the load.
 func (l *Load) end() {
 	l.ending.Do(func() { close(l.stop) })
-	if l.paused { // the test has failed meanwhile
-		l.Resume()
-	}
+	l.Resume() // if the test has failed meanwhile
 	l.running.Wait()
 }
 
-// Finish ends the load and reports what it has found.
+// Finish ends the load, when the requests that are under way are over, and reports what it
+// has found. It fails no test.
 func (l *Load) Finish() *Report {
 	l.end()
 	r := &Report{Begun: l.begun, Ended: time.Now(), Answers: make(map[string]int), Samples: make([]Sample, 0, l.Requests())}
@@ -312,7 +296,7 @@ func (l *Load) Finish() *Report {
 	return r
 }
 
-// Stop ends the load and fails the test if a request was lost, or none was made.
+// Stop is Finish, and fails the test if a request was lost, or none was made.
 func (l *Load) Stop() *Report {
 	l.t.Helper()
 	r := l.Finish()

@@ -74,7 +74,9 @@ func TestPause(t *testing.T) {
 		paused.Store(false)
 		l.Resume()
 	}
+	l.Resume() // of what is not paused
 	l.WaitMore(10)
+	l.Pause()
 	l.Pause() // as a test leaves it that fails
 	l.Stop()
 	if during.Load() {
@@ -90,6 +92,29 @@ func TestPacedLoad(t *testing.T) {
 	l.Resume()
 	if r := l.Stop(); r.Answers["1"] == 0 || r.Answers["2"] > 1 {
 		t.Errorf("%s; answers %v", r, r.Answers)
+	}
+}
+
+// What a client can't ask because the load is paused is put off, and does not count as late.
+func TestPacedPause(t *testing.T) {
+	const interval, pause = 100 * time.Millisecond, 2 * time.Second
+	l := gracetest.NewLoad(t, gracetest.Paced(answering("1"), interval))
+	l.WaitMore(2)
+	l.Pause()
+	before := l.Requests()
+	<-time.After(pause)
+	resumed := time.Now()
+	l.Resume()
+	l.WaitMore(5)
+	due := 0
+	for _, s := range l.Stop().Samples {
+		if s.At.Before(resumed) {
+			due++
+		}
+	}
+	// A busy machine may have owed some before.
+	if owed := due - before; owed > int(pause/interval)/2 {
+		t.Errorf("%d requests were due during a pause that is as long as %d intervals", owed, pause/interval)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/facebookgo/grace/internal/proc"
 )
 
 // Plan is what [Service.Prove] does to a service.
@@ -22,14 +24,15 @@ type Plan struct {
 	Restarts int
 	// Kills is how often either side of a handover is killed with SIGKILL: the new
 	// process within the standby, so that the old one must serve on, or the old one, so
-	// that the new one must. When and whom is by chance.
+	// that the new one must. When and whom is by chance. Of a service that keeps its pid
+	// only new processes are killed, and it must have a standby.
 	Kills int
 	// BadPrograms asks for a restart with each of some programs that can't serve: one
 	// that is missing, is no program, exits at once, hangs, and so on.
 	BadPrograms bool
 	// Standby is how long the old process can take over again once the new one is
-	// there. Zero means 5 seconds, the default of this library. Less than zero means
-	// that it can't; then only old processes are killed.
+	// there, as the service has it. Zero means 5 seconds, the default of this library.
+	// Less than zero means that it can't; then only old processes are killed.
 	Standby time.Duration
 	// Seed decides what is left to chance. Zero means another one each time; it is
 	// logged.
@@ -41,7 +44,10 @@ const defaultStandby = 5 * time.Second
 // Prove does to a service what the plan says, in random order, while clients make
 // requests. It fails the test if a request is lost, but for those that a process had
 // which was killed, if a process or a descriptor is left that was not there before, or if
-// the service does not go on. The service serves before and after it.
+// the service does not go on. The service must serve before, and serves after it.
+//
+// The latency in the report is that on a machine on which the harness works, too. What a
+// [Paced] client can't ask while the harness pauses the load does not count as late.
 func (s *Service) Prove(plan Plan) *Report {
 	t := s.t
 	t.Helper()
@@ -50,6 +56,9 @@ func (s *Service) Prove(plan Plan) *Report {
 	}
 	if plan.Standby == 0 {
 		plan.Standby = defaultStandby
+	}
+	if plan.Kills > 0 && s.KeepsPID && plan.Standby < 0 {
+		t.Fatalf("gracetest: a service that keeps its pid, and has no standby, has no process that could be killed: set Plan.Kills to 0")
 	}
 	if plan.Seed == 0 {
 		plan.Seed = rand.Uint64()
@@ -120,7 +129,7 @@ func (p *proof) run() {
 	p.atRest = len(p.Processes())
 	p.restart()
 	p.load.Pause()
-	p.descriptors, _ = Descriptors(p.PID())
+	p.descriptors, _ = proc.Descriptors(p.PID())
 	p.load.Resume()
 
 	var steps []func()
@@ -128,7 +137,7 @@ func (p *proof) run() {
 		steps = append(steps, p.restart)
 	}
 	for range p.plan.Kills {
-		if p.plan.Standby < 0 || p.chance.IntN(2) == 0 {
+		if !p.KeepsPID && (p.plan.Standby < 0 || p.chance.IntN(2) == 0) {
 			steps = append(steps, p.killOld)
 		} else {
 			steps = append(steps, p.killNew)
@@ -184,7 +193,7 @@ func (p *proof) begin() (old, new int) {
 	before := p.Processes()
 	old = p.PID()
 	p.Signal(old, p.RestartSignal)
-	p.poll(fmt.Sprintf("a process that follows %d", old), func() bool {
+	p.poll(p.follower(old), func() bool {
 		for _, pid := range p.Processes() {
 			if !slices.Contains(before, pid) {
 				new = pid
@@ -210,6 +219,9 @@ func (p *proof) killNew() {
 	deadline := time.Now().Add(p.plan.Standby * 8 / 10)
 	old, new := p.begin()
 	p.moment(time.Until(deadline))
+	if !slices.Contains(p.Processes(), old) {
+		p.t.Fatalf("process %d has gone within the standby of %v: set Plan.Standby to what the service has", old, p.plan.Standby)
+	}
 	p.Freeze(old) // else the standby might end now
 	late := time.Now().After(deadline)
 	if !late {
@@ -280,43 +292,45 @@ func (p *proof) refuse(bad badProgram, path, good string) {
 	before := p.Processes()
 	old := p.PID()
 	p.Signal(old, p.RestartSignal)
-	// A process may come of it, or none, or one that is gone before anyone sees it.
-	came := false
-	for deadline := time.Now().Add(settle); ; time.Sleep(2 * time.Millisecond) {
+	// A process may come of it, or none, or one that is gone before anyone sees it. One
+	// that stays must be seen, however late: the service would wait for it.
+	came, settled := false, time.Now().Add(settle)
+	if bad.stays {
+		settled = time.Now().Add(askAgain)
+	}
+	p.poll("the end of what has come of "+p.step, func() bool {
 		now := p.Processes()
 		if !slices.Contains(now, old) {
 			p.t.Fatalf("process %d, which should serve, has gone, after %s", old, p.step)
 		}
 		fresh := slices.DeleteFunc(now, func(pid int) bool { return slices.Contains(before, pid) })
-		if len(fresh) > 0 && bad.stays {
+		if len(fresh) == 0 {
+			return came || time.Now().After(settled)
+		}
+		came = true
+		if bad.stays {
 			p.moment(settle)
 			for _, pid := range fresh {
 				p.end(pid)
 			}
 		}
-		if came && len(fresh) == 0 {
-			break
-		}
-		came = came || len(fresh) > 0
-		if !came && time.Now().After(deadline) {
-			break
-		}
-	}
+		return false
+	})
+	p.answers() // so that a service which is slow has had its time
 	p.Install(good)
 	p.refused++
-	p.answers()
 	p.rest()
 }
 
 // settle is how long the harness looks for the process of a bad program.
-const settle = 500 * time.Millisecond
+const settle = time.Second
 
 // leaked returns the descriptors that the service has at rest, and did not have at
 // first. One that is leaked does not go away.
 func (p *proof) leaked() []string {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		now, err := Descriptors(p.PID())
-		if err != nil {
+		now, err := proc.Descriptors(p.PID())
+		if err != nil || p.descriptors == nil {
 			return nil // no /proc
 		}
 		for _, d := range p.descriptors {
@@ -332,8 +346,9 @@ func (p *proof) leaked() []string {
 
 // zombies returns the children of the service that nobody has waited for.
 func (p *proof) zombies() (found []int) {
-	for _, pid := range pids() {
-		if s, err := readStat(pid); err == nil && s.parent == p.PID() && s.exited() {
+	children, _ := proc.Children(p.PID()) // there may be no /proc
+	for _, pid := range children {
+		if s, err := proc.ReadStat(pid); err == nil && s.Exited() {
 			found = append(found, pid)
 		}
 	}

@@ -26,16 +26,15 @@ func TestProve(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			plan := gracetest.Plan{Restarts: 2, Kills: 4, Standby: 2 * time.Second}
-			if cfg.KeepPID { // there is no old process that could be killed: it is the one that stays
-				plan.Kills = 0
-			}
 			bad := 0
 			if cfg.Role == "http" && !cfg.HandOverIdle { // the others refuse no others
 				plan.BadPrograms, bad = true, 10
 			}
-			cfg.Standby = plan.Standby
+			// A busy machine may take longer for a handshake than the default.
+			cfg.Standby, cfg.IdleGrace = plan.Standby, testbin.Patience
 			s := testbin.Start(t, cfg)
 			s.KeepsPID = cfg.KeepPID
+			var hangUps []func()
 			_, addrs := s.Newest()
 			switch cfg.Role {
 			case "http":
@@ -45,7 +44,7 @@ func TestProve(t *testing.T) {
 			case "talk":
 				for i, addr := range addrs {
 					target, hangUp := testbin.Talk(cfg.Listens[i], addr)
-					defer hangUp()
+					hangUps = append(hangUps, hangUp)
 					plan.Clients = append(plan.Clients, asking(target)...)
 				}
 			}
@@ -56,6 +55,9 @@ func TestProve(t *testing.T) {
 			}
 			if r.Refused < bad {
 				t.Errorf("%d restarts were refused, want one for each bad program", r.Refused)
+			}
+			for _, hangUp := range hangUps { // or the drain waits for another request
+				hangUp()
 			}
 			s.Service.Stop()
 		})
@@ -84,6 +86,7 @@ func TestProveFindsFaults(t *testing.T) {
 		}},
 		{"descriptor", gracetest.Plan{Restarts: 3}, []string{"2 descriptors are leaked: /"}},
 		{"process", gracetest.Plan{Restarts: 1}, []string{"waited in vain for the service to have 1 processes again"}},
+		{"bad process", gracetest.Plan{Restarts: 1, BadPrograms: true}, []string{"waited in vain for the end of what has come of a restart with a bad program: "}},
 		{"gives up", gracetest.Plan{Restarts: 1, BadPrograms: true}, []string{"has gone, after a restart with a bad program: "}},
 		{"no takeover", gracetest.Plan{Kills: 5, Standby: time.Second, Seed: 1}, []string{"has gone, after the new process "}},
 	} {
@@ -94,7 +97,7 @@ func TestProveFindsFaults(t *testing.T) {
 					Role: "by hand", PreStart: test.fault, Listens: []play.Listen{{Addr: "127.0.0.1:0"}},
 				})
 				_, addrs := s.Newest()
-				if test.fault == "process" {
+				if strings.HasSuffix(test.fault, "process") {
 					s.Patience = 5 * time.Second
 				}
 				plan := test.plan
@@ -115,4 +118,40 @@ func TestProveFindsFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A plan that can't be carried out is refused, and says what to change.
+func TestPlanRefused(t *testing.T) {
+	answers := []gracetest.Client{answering("1")}
+	for _, test := range []struct {
+		plan     gracetest.Plan
+		keepsPID bool
+		want     string
+	}{
+		{gracetest.Plan{Restarts: 1}, false, "the plan has no clients, so nothing can be proved: set Plan.Clients"},
+		{gracetest.Plan{Clients: answers, Kills: 1, Standby: -1}, true, "has no process that could be killed: set Plan.Kills to 0"},
+	} {
+		told := watch(t, func(tb testing.TB) {
+			s := shell(tb, "exec sleep 1000")
+			s.KeepsPID = test.keepsPID
+			s.Prove(test.plan)
+		})
+		expect(t, told, test.want)
+	}
+}
+
+// So is the standby of another service.
+func TestProveWithWrongStandby(t *testing.T) {
+	t.Parallel()
+	told := watch(t, func(tb testing.TB) {
+		s := testbin.Start(tb, play.Config{Role: "by hand", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
+		_, addrs := s.Newest()
+		s.Prove(gracetest.Plan{
+			Clients: []gracetest.Client{gracetest.Raw(gracetest.Request{URL: "http://" + addrs[0] + "/", Fresh: true})},
+			Kills:   1,
+			Standby: 5 * time.Second,
+			Seed:    54, // which kills the new process at a late moment
+		})
+	})
+	expect(t, told, " has gone within the standby of 5s: set Plan.Standby to what the service has")
 }

@@ -23,8 +23,8 @@ import (
 // Raw returns a client that knows no more than HTTP/1.1 asks for (RFC 9112). It keeps
 // one connection until the server says or shows that it closes it. Before it
 // makes a request it looks whether the server has done so, as good clients do; what it
-// has begun to send is lost if no whole answer comes. It costs little, so that measurements see
-// the server.
+// has begun to send is lost if no whole answer comes, for as long as [Patience] at least, and
+// twice that at most. It costs little, so that measurements see the server.
 func Raw(r Request) Client {
 	c := &rawClient{Request: r}
 	u, err := url.Parse(r.URL)

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
 // Report is what clients saw, and what was left behind.
 type Report struct {
-	Begun, Ended time.Time
+	Begun, Ended time.Time // the time in which they made requests
 
 	Requests    int // that were made
 	Killed      int // of these, lost with a process that was killed, which had their connection
@@ -38,13 +39,53 @@ type Report struct {
 	LeakedProcesses []int
 }
 
+// Sample is one request.
+type Sample struct {
+	At     time.Time     // when it was due
+	Took   time.Duration // until the answer was read, or was lost
+	Answer string        // as in the Answers of a report; empty if it was lost
+	Lost   bool          // if only with a process that was killed
+}
+
+// Loss is a request that was lost.
+type Loss struct {
+	Client string        // what it says it is
+	Number int           // of the client's requests, beginning with 1
+	Nth    int           // of those on its connection, beginning with 1
+	At     time.Time     // when it was due
+	Took   time.Duration // until it was lost
+	Opened time.Time     // when its connection was opened; zero if the client does not say
+	Err    error         // of Client.Do
+}
+
+// String tells of the loss in one line.
+func (l Loss) String() string {
+	conn := ""
+	if !l.Opened.IsZero() {
+		conn = fmt.Sprintf(", the %s on a connection that was opened %v before,", ordinal(l.Nth), max(l.At.Sub(l.Opened), 0).Round(time.Microsecond))
+	}
+	return fmt.Sprintf("%s: request %d%s was lost after %v: %v", l.Client, l.Number, conn, l.Took.Round(time.Microsecond), l.Err)
+}
+
+func ordinal(n int) string {
+	switch {
+	case n%10 == 1 && n%100 != 11:
+		return strconv.Itoa(n) + "st"
+	case n%10 == 2 && n%100 != 12:
+		return strconv.Itoa(n) + "nd"
+	case n%10 == 3 && n%100 != 13:
+		return strconv.Itoa(n) + "rd"
+	}
+	return strconv.Itoa(n) + "th"
+}
+
 // Latency returns how long the fastest part of the answered requests took at most: 0.5 for
-// the median. It is 0 if there are none.
+// the median, 1 for the slowest. It is 0 if there are none.
 func (r *Report) Latency(part float64) time.Duration {
 	return Latency(r.Samples, part)
 }
 
-// Latency is [Report.Latency] for any samples.
+// Latency is [Report.Latency] for any samples, such as those of a part of the time.
 func Latency(samples []Sample, part float64) time.Duration {
 	var took []time.Duration
 	for _, s := range samples {

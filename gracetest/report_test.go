@@ -51,4 +51,13 @@ func TestLossString(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
+	// The client opened it for this request, a little after that was due.
+	late := gracetest.Loss{Client: "c", Number: 9, Nth: 1, At: at, Took: 2 * time.Millisecond, Opened: at.Add(time.Second), Err: errOnPurpose}
+	if got, want := late.String(), "c: request 9, the 1st on a connection that was opened 0s before, was lost after 2ms: on purpose"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	unknown := gracetest.Loss{Client: "c", Number: 9, At: at, Took: 2 * time.Millisecond, Err: errOnPurpose}
+	if got, want := unknown.String(), "c: request 9 was lost after 2ms: on purpose"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }

@@ -3,6 +3,7 @@
 package gracetest
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/facebookgo/grace/internal/proc"
 )
 
 // variable is in the environment of each process of a service, with its directory.
@@ -21,16 +24,18 @@ const variable = "GRACETEST"
 // it: the generations after the first one, and what they have started. It runs through
 // a symbolic link of its own, which [Service.Install] moves, as deploys do.
 //
-// The methods may be called by several goroutines at once.
+// It is made by [Start] or [Launch]; its fields may be set after that. The methods may be
+// called by several goroutines at once.
 type Service struct {
-	// RestartSignal asks for a restart: SIGUSR2.
+	// RestartSignal asks for a restart: by default SIGUSR2.
 	RestartSignal syscall.Signal
-	// StopSignal asks for the end: SIGTERM.
+	// StopSignal asks for the end: by default SIGTERM.
 	StopSignal syscall.Signal
 	// KeepsPID says that a restart keeps the pid: it is over when the processes that
-	// it has started have gone again.
+	// it has started have gone again. By default it does not.
 	KeepsPID bool
-	// Patience is how long the service may take for what it must do: Patience.
+	// Patience is how long the service may take for what it must do before the test
+	// fails: by default [Patience].
 	Patience time.Duration
 
 	t       TB
@@ -41,17 +46,18 @@ type Service struct {
 	written chan struct{} // closed when all that is recorded has ended
 	left    chan struct{} // closed when the first process has exited
 
-	started time.Time
-
 	mu    sync.Mutex
 	main  int
-	known map[process]bool // those that have not been seen to exit
+	known map[proc.Process]bool // those that have not been seen to exit
 }
 
 // Start starts a service, and kills what is left of it when the test ends. Instead of
 // the program that cmd names, a link to it is run. What the service writes is recorded,
-// and logged if the test fails, unless cmd says where it goes. Where cmd sets no
-// environment it is that of the test, without what a service manager has set in it.
+// and logged if the test fails, unless cmd says where it goes; a data race that it reports
+// fails the test. Where cmd sets no environment it is [Environ].
+//
+// It can't end what is left when the test binary dies: by the timeout of go test, or a
+// panic that is not the test's own.
 //
 // Start does not wait until the service serves: see [Service.WaitAnswer] and
 // [Service.WaitLine].
@@ -60,7 +66,11 @@ func Start(t TB, cmd *exec.Cmd) *Service {
 	if cmd.Err != nil {
 		t.Fatalf("start the service: %v", cmd.Err)
 	}
-	program, err := filepath.Abs(cmd.Path)
+	program := cmd.Path
+	if !filepath.IsAbs(program) {
+		program = filepath.Join(cmd.Dir, program) // as os/exec takes it
+	}
+	program, err := filepath.Abs(program)
 	if err != nil {
 		t.Fatalf("start the service: %v", err)
 	}
@@ -88,15 +98,16 @@ func Launch(t TB, program string, command func(*Service) *exec.Cmd) *Service {
 		ended:         make(chan struct{}),
 		written:       make(chan struct{}),
 		left:          make(chan struct{}),
-		known:         make(map[process]bool),
+		known:         make(map[proc.Process]bool),
 	}
 	s.Install(program)
+	noProc := len(proc.PIDs()) == 0
 	cmd := command(s)
 	if cmd.Env == nil {
 		cmd.Env = Environ()
 	}
 	cmd.Env = append(cmd.Env, s.variable(), "GORACE=atexit_sleep_ms=0") // else each process takes a second to exit
-	if len(pids()) == 0 && cmd.SysProcAttr == nil {
+	if noProc && cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	}
 	var readers sync.WaitGroup
@@ -123,7 +134,6 @@ func Launch(t TB, program string, command func(*Service) *exec.Cmd) *Service {
 	if cmd.Stderr == nil {
 		cmd.Stderr = record(true, nil)
 	}
-	s.started = time.Now()
 	err := cmd.Start()
 	for _, w := range theirs {
 		w.Close()
@@ -140,8 +150,8 @@ func Launch(t TB, program string, command func(*Service) *exec.Cmd) *Service {
 		s.group = s.main
 	}
 	s.journal.note("process %d was started", s.main)
-	if p, err := readStat(s.main); err == nil { // its environment can't be read for a moment
-		s.known[p.process] = true
+	if p, err := proc.ReadStat(s.main); err == nil { // its environment can't be read for a moment
+		s.known[p.Process] = true
 	}
 	go func() {
 		defer close(s.left)
@@ -214,7 +224,8 @@ func (s *Service) Lines() []Line {
 }
 
 // WaitLine waits for the first line that match accepts of all that come, or have come,
-// after the first n.
+// after the first n. It fails the test, which is told what was waited for, if all
+// processes have gone before.
 func (s *Service) WaitLine(n int, what string, match func(Line) bool) Line {
 	s.t.Helper()
 	timeout := time.After(s.Patience)
@@ -238,19 +249,21 @@ func (s *Service) WaitLine(n int, what string, match func(Line) bool) Line {
 }
 
 // WaitAnswer makes requests until one is answered, and returns the answer. What fails
-// before is no loss: the service is only just starting.
+// before is no loss: the service is only just starting. It fails the test if the service
+// has gone, or gives no answer in time.
 func (s *Service) WaitAnswer(c Client) string {
 	s.t.Helper()
-	answer := ""
-	s.poll("an answer to "+c.String(), func() bool {
+	for deadline := time.Now().Add(s.Patience); ; time.Sleep(5 * time.Millisecond) {
 		x, err := c.Do()
-		answer = x.Answer
-		if err != nil && len(s.Processes()) == 0 {
+		switch {
+		case err == nil:
+			return x.Answer
+		case len(s.Processes()) == 0:
 			s.t.Fatalf("the service has gone before it answered %s: %v", c, err)
+		case time.Now().After(deadline):
+			s.t.Fatalf("the service does not answer %s: %v", c, err)
 		}
-		return err == nil
-	})
-	return answer
+	}
 }
 
 // PID is the process that signals are for: the first one, or what the last restart has
@@ -269,47 +282,41 @@ func (s *Service) Follow(pid int) {
 	s.main = pid
 }
 
-// Started is the moment before the first process was started.
-func (s *Service) Started() time.Time { return s.started }
-
 // Processes returns the pids of all processes of the service that run, in the order in
 // which they were started.
 func (s *Service) Processes() []int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.group != 0 && len(pids()) == 0 {
-		s.known = make(map[process]bool)
-		for _, p := range inGroup(s.group) {
+	if s.group != 0 && len(proc.PIDs()) == 0 {
+		s.known = make(map[proc.Process]bool)
+		for _, p := range proc.InGroup(s.group) {
 			s.known[p] = true
 		}
 	} else {
-		for _, p := range family(s.variable(), s.known) {
+		for _, p := range proc.Family(s.variable(), s.known) {
 			if !s.known[p] {
 				s.known[p] = true
-				s.journal.note("process %d is there", p.pid)
+				s.journal.note("process %d is there", p.PID)
 			}
 		}
 		// One that exits has no environment any more, but still its descriptors.
 		for p := range s.known {
-			if now, err := readStat(p.pid); err != nil || now.process != p || now.exited() {
+			if now, err := proc.ReadStat(p.PID); err != nil || now.Process != p || now.Exited() {
 				delete(s.known, p)
-				s.journal.note("process %d has gone", p.pid)
+				s.journal.note("process %d has gone", p.PID)
 			}
 		}
 	}
-	var all []process
+	var all []proc.Process
 	for p := range s.known {
 		all = append(all, p)
 	}
-	slices.SortFunc(all, func(a, b process) int {
-		if a.start != b.start {
-			return int(int64(a.start) - int64(b.start))
-		}
-		return a.pid - b.pid
+	slices.SortFunc(all, func(a, b proc.Process) int {
+		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
 	})
 	running := make([]int, len(all))
 	for i, p := range all {
-		running[i] = p.pid
+		running[i] = p.PID
 	}
 	return running
 }
@@ -328,8 +335,8 @@ func (s *Service) Freeze(pid int) {
 	s.t.Helper()
 	s.Signal(pid, syscall.SIGSTOP)
 	s.poll(fmt.Sprintf("process %d to stop", pid), func() bool {
-		p, err := readStat(pid)
-		return err != nil || p.state == 'T' || p.exited()
+		p, err := proc.ReadStat(pid)
+		return err != nil || p.State == 'T' || p.Exited()
 	})
 }
 
@@ -343,6 +350,11 @@ func (s *Service) Restart() (old, new int) {
 	return old, s.waitRestart(old, before)
 }
 
+// follower names what is waited for.
+func (s *Service) follower(old int) string {
+	return fmt.Sprintf("a process that follows %d, which was sent %v", old, s.RestartSignal)
+}
+
 // askAgain is after how long a service is asked again that does nothing.
 const askAgain = 10 * time.Second
 
@@ -352,7 +364,7 @@ func (s *Service) waitRestart(old int, before []int) (new int) {
 	s.t.Helper()
 	var came []int
 	asked := time.Now()
-	s.poll(fmt.Sprintf("a process that follows %d", old), func() bool {
+	s.poll(s.follower(old), func() bool {
 		now := s.Processes()
 		if len(now) == 0 {
 			s.t.Fatalf("no process of the service is left after %v to process %d", s.RestartSignal, old)

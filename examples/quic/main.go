@@ -2,7 +2,7 @@
 // request, see README.md. It shows which process gets which packet.
 //
 // One process reads the socket at a time: the old one until the new one is ready, then
-// the new one. What it reads it may have to pass on, which connID.mine decides: the
+// the new one. What it reads it may have to pass on, which connIDs.mine decides: the
 // packets of a connection go to the process that has begun it, which goes on answering
 // itself. All the others are for the process that reads: the first packets of a
 // connection, and versions that nobody knows.

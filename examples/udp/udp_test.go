@@ -43,6 +43,23 @@ func asker(t *testing.T, addr string) gracetest.Client {
 	})
 }
 
+// What a process has read it answers, although the drain begins meanwhile.
+func TestAnswersUnderWay(t *testing.T) {
+	s := service.Start(t, "-addr", "127.0.0.1:0", "-standby", "-1ns", "-delay", "200ms")
+	var clients []gracetest.Client
+	for range 8 {
+		clients = append(clients, asker(t, s.Addr()))
+	}
+	load := gracetest.NewLoad(t, clients...)
+	for range 3 {
+		load.WaitMore(len(clients))
+		_, new := s.Restart()
+		load.WaitPID(new)
+	}
+	load.Stop()
+	s.Stop()
+}
+
 // No question is lost over 10 restarts.
 func TestRestarts(t *testing.T) {
 	s := service.Start(t, "-addr", "127.0.0.1:0", "-standby", "50ms")

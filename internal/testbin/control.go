@@ -5,12 +5,9 @@ package testbin
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -19,11 +16,6 @@ import (
 	"github.com/facebookgo/grace/gracectl"
 	"github.com/facebookgo/grace/internal/testbin/play"
 )
-
-// Stderr makes a file the standard error of all processes.
-func Stderr(f *os.File) Option {
-	return func(_ *Service, cmd *exec.Cmd) { cmd.Stderr = f }
-}
 
 // Control is a client of the control socket, whose path begins in the directory of
 // the service.
@@ -76,13 +68,4 @@ func serveAsking(cfg play.Config) error {
 	asking.Wait() // the process must not end before it has said what it was told
 	play.Emit(play.Event{Event: play.Log, Text: "Upgrade: " + text(grace.Upgrade(context.Background()))})
 	return err
-}
-
-// complain writes more lines to standard error than anybody is told, and exits.
-func complain(play.Config) error {
-	for i := range 100 {
-		fmt.Fprintf(os.Stderr, "line %d of the complaint%s\n", i, strings.Repeat(".", i))
-	}
-	os.Exit(7)
-	return nil
 }

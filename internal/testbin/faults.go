@@ -4,8 +4,10 @@ package testbin
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,6 +33,15 @@ var faults = map[string]func(play.Config) error{
 	"ready twice": readyTwice,
 
 	"dies of a connection": dieOfConnection,
+}
+
+// complain writes more lines to standard error than anybody is told, and exits.
+func complain(play.Config) error {
+	for i := range 100 {
+		fmt.Fprintf(os.Stderr, "line %d of the complaint%s\n", i, strings.Repeat(".", i))
+	}
+	os.Exit(7)
+	return nil
 }
 
 func signalSelf(sig syscall.Signal) error {

@@ -94,7 +94,7 @@ func Ask(t *testing.T, target Target, question string) string {
 
 // SameDescriptors fails the test unless the server comes to have the descriptors
 // that it said it had before. One that is leaked does not go away. The server can tell
-// its connections from the rest while there is load, which gracetest.Descriptors can't.
+// its connections from the rest while there is load, which proc.Descriptors can't.
 func SameDescriptors(t *testing.T, target Target, before string) {
 	t.Helper()
 	after := Ask(t, target, "fds")

@@ -136,6 +136,8 @@ func answerSessions(c *grace.PacketConn, generation byte) {
 			answer = "ended"
 		case strings.HasPrefix(name, "ask "):
 			answer = play.Answer(strings.TrimPrefix(name, "ask "))
+		default: // nobody will end one that was begun just before the drain
+			delete(sessions, name)
 		}
 		if _, err := c.WriteToUDPAddrPort([]byte(answer), from); err != nil {
 			play.Fail(err)

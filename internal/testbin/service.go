@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/facebookgo/grace/gracetest"
+	"github.com/facebookgo/grace/internal/proc"
 	"github.com/facebookgo/grace/internal/testbin/play"
 )
 
@@ -31,57 +32,8 @@ type Service struct {
 	t testing.TB
 
 	mu     sync.Mutex
-	lines  int // of standard output and standard error that are in events
-	events []play.Event
-}
-
-// Option changes how the first process is started.
-type Option func(*Service, *exec.Cmd)
-
-// Env adds variables to the environment.
-func Env(kv ...string) Option {
-	return func(_ *Service, cmd *exec.Cmd) { cmd.Env = append(cmd.Env, kv...) }
-}
-
-// Files passes files as descriptors 3 and up.
-func Files(files ...*os.File) Option {
-	return func(_ *Service, cmd *exec.Cmd) { cmd.ExtraFiles = files }
-}
-
-// Argv0 starts the program under another name: "./server" in its directory.
-func Argv0(name string) Option {
-	return func(_ *Service, cmd *exec.Cmd) { cmd.Path, cmd.Args[0] = name, name }
-}
-
-// OwnListenPID sets LISTEN_PID to the pid of the process, as service managers do.
-func OwnListenPID() Option { return ownPID("LISTEN_PID") }
-
-// OwnWatchdogPID does so with WATCHDOG_PID.
-func OwnWatchdogPID() Option { return ownPID("WATCHDOG_PID") }
-
-func ownPID(name string) Option {
-	return func(_ *Service, cmd *exec.Cmd) {
-		cmd.Args = []string{"sh", "-c", name + `=$$ exec "$0"`, cmd.Path}
-		cmd.Path = "/bin/sh"
-	}
-}
-
-// OwnGroup makes the first process the leader of a process group.
-func OwnGroup() Option {
-	return func(_ *Service, cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
-}
-
-// Under starts the program by another one, which gets its path as argument.
-func Under(wrapper string) Option {
-	return func(_ *Service, cmd *exec.Cmd) {
-		cmd.Args = []string{wrapper, cmd.Path}
-		cmd.Path = wrapper
-	}
-}
-
-// Dir starts the program in another directory.
-func Dir(dir string) Option {
-	return func(_ *Service, cmd *exec.Cmd) { cmd.Dir = dir }
+	lines  int          // of standard output and standard error that are in events
+	events []play.Event // only grows
 }
 
 // Start starts a service and waits until it serves, or has failed. What is left
@@ -136,32 +88,6 @@ func Executable(t testing.TB) string {
 	return path
 }
 
-var oldDir string // removed by Main
-
-var buildOld = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "oldgrace")
-	if err != nil {
-		return "", err
-	}
-	oldDir = dir
-	path := filepath.Join(dir, "oldgrace")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/facebookgo/grace/internal/testbin/oldgrace").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build oldgrace: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
-// OldGrace is a server with the protocol of the original, without this library.
-func OldGrace(t testing.TB) string {
-	t.Helper()
-	path, err := buildOld()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 // Deploy makes cfg what the next process does.
 func (s *Service) Deploy(cfg play.Config) {
 	s.t.Helper()
@@ -191,6 +117,12 @@ func (s *Service) Errors() string {
 
 // Events returns what has happened so far.
 func (s *Service) Events() []play.Event {
+	events, _ := s.decode()
+	return slices.Clone(events)
+}
+
+// decode returns what has happened so far, and how many lines say so.
+func (s *Service) decode() (events []play.Event, n int) {
 	lines := s.Lines()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -199,7 +131,7 @@ func (s *Service) Events() []play.Event {
 			s.events = append(s.events, e)
 		}
 	}
-	return slices.Clone(s.events)
+	return s.events, s.lines
 }
 
 // event returns the event that a line reports. What is written to standard error is none.
@@ -224,18 +156,22 @@ func (s *Service) Wait(what string, match func(play.Event) bool) play.Event {
 // WaitAfter is Wait for the events after the first n.
 func (s *Service) WaitAfter(n int, what string, match func(play.Event) bool) play.Event {
 	s.t.Helper()
+	events, lines := s.decode()
+	for ; n < len(events); n++ {
+		if match(events[n]) {
+			return events[n]
+		}
+	}
+	more := n - len(events) // of those to come that do not count
 	var found play.Event
-	s.WaitLine(0, what, func(l gracetest.Line) bool {
+	s.WaitLine(lines, what, func(l gracetest.Line) bool {
 		e, ok := event(l)
 		if !ok {
 			return false
 		}
-		n--
-		if n >= 0 || !match(e) {
-			return false
-		}
+		more--
 		found = e
-		return true
+		return more < 0 && match(e)
 	})
 	return found
 }
@@ -336,11 +272,19 @@ func (s *Service) WaitOne() {
 // Children returns the pids of the children of pid, zombies too.
 func Children(t testing.TB, pid int) []int {
 	t.Helper()
-	return gracetest.Children(t, pid)
+	children, err := proc.Children(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return children
 }
 
 // ResidentKB is the memory of a process in KiB.
 func ResidentKB(t testing.TB, pid int) int {
 	t.Helper()
-	return gracetest.ResidentKB(t, pid)
+	kb, err := proc.ResidentKB(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kb
 }

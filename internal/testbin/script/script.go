@@ -15,7 +15,7 @@ import (
 // Script is what a client sends.
 type Script struct {
 	Pieces []Piece
-	Turn   int    //  before this piece, or after the last one, something happens
+	Turn   int    // before this piece, or after the last one, something happens
 	heads  []bool // for each request: its response has no body
 }
 

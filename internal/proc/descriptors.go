@@ -1,6 +1,6 @@
 //go:build unix
 
-package gracetest
+package proc
 
 import (
 	"fmt"
@@ -13,9 +13,9 @@ import (
 // Descriptors lists what the descriptors of a process are open on, in order: "pipe",
 // "anon_inode:[eventpoll]", "/dev/null", a path, "listener" and so on. Connections
 // over TCP and connected or accepted ones of unix sockets that have a path are left out:
-// they come and go. It needs /proc.
+// they come and go.
 func Descriptors(pid int) ([]string, error) {
-	connections, err := connectionInodes(pid)
+	kinds, err := socketKinds(pid)
 	if err != nil {
 		return nil, err
 	}
@@ -33,14 +33,12 @@ func Descriptors(pid int) ([]string, error) {
 		inode, isSocket := strings.CutPrefix(target, "socket:[")
 		switch {
 		case isSocket:
-			kind, isConnection := connections[strings.TrimSuffix(inode, "]")]
-			if isConnection && kind == "" {
-				continue
+			switch kind, known := kinds[strings.TrimSuffix(inode, "]")]; {
+			case !known:
+				list = append(list, "socket")
+			case kind != connection:
+				list = append(list, kind)
 			}
-			if kind == "" {
-				kind = "socket"
-			}
-			list = append(list, kind)
 		case strings.HasPrefix(target, "pipe:"):
 			list = append(list, "pipe")
 		default:
@@ -51,10 +49,11 @@ func Descriptors(pid int) ([]string, error) {
 	return list, nil
 }
 
-// connectionInodes returns the inodes of sockets, as the kernel lists them for the
-// network namespace of a process: "" for a connection, "listener", "datagram socket" or
-// "unix socket" for another one.
-func connectionInodes(pid int) (map[string]string, error) {
+const connection = "connection"
+
+// socketKinds returns what the sockets of the network namespace of a process are, by their
+// inodes: a connection, "listener", "datagram socket" or "unix socket".
+func socketKinds(pid int) (map[string]string, error) {
 	const listens = "0A" // TCP_LISTEN, see proc_pid_net(5)
 	kinds := make(map[string]string)
 	for _, table := range []string{"tcp", "tcp6", "udp", "udp6", "unix"} {
@@ -75,7 +74,7 @@ func connectionInodes(pid int) (map[string]string, error) {
 				case f[3] == accepts:
 					kinds[f[6]] = "listener"
 				case f[5] == connected && len(f) > 7:
-					kinds[f[6]] = ""
+					kinds[f[6]] = connection
 				default:
 					kinds[f[6]] = "unix socket"
 				}
@@ -87,7 +86,7 @@ func connectionInodes(pid int) (map[string]string, error) {
 				case f[3] == listens:
 					kinds[f[9]] = "listener"
 				default:
-					kinds[f[9]] = ""
+					kinds[f[9]] = connection
 				}
 			}
 		}
