@@ -251,7 +251,7 @@ var commands = map[string]runner{
 	"examples: go build -o app ./quic": quic,
 	"examples: kill -USR2 PID":         quic,
 	"examples: openssl req -x509 -newkey ed25519 -nodes -subj /CN=localhost -keyout key.pem -out cert.pem": quic,
-	"examples: ./app -addr 127.0.0.1:8443 -cert cert.pem -key key.pem":                                     quic,
+	"examples: ./app -addr 127.0.0.1:8443 -cert cert.pem -key key.pem &":                                   quic,
 }
 
 func TestCommands(t *testing.T) {

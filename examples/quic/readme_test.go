@@ -46,7 +46,7 @@ func TestReadme(t *testing.T) {
 	}
 	run("..", strings.Replace(build, "-o app", "-o "+dir+"/app", 1))
 	run(dir, certificate)
-	args := strings.Fields(strings.Replace(serve, ":8443", ":0", 1))
+	args := strings.Fields(strings.Replace(strings.TrimSuffix(serve, "&"), ":8443", ":0", 1))
 	cmd := exec.Command(dir+strings.TrimPrefix(args[0], "."), args[1:]...)
 	cmd.Dir = dir
 	s := &service.Service{Service: gracetest.Start(t, cmd)}
