@@ -117,15 +117,10 @@ func TestNewProcessIsStruck(t *testing.T) {
 func TestStopOfTheGroup(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		for _, standby := range []time.Duration{0, time.Hour} {
-			if standby == 0 && sig == syscall.SIGINT {
-				continue // the second Ctrl-C kills what drains
-			}
 			t.Run(fmt.Sprintf("%v, standby %v", sig, standby), func(t *testing.T) {
 				cfg := httpConfig()
 				cfg.Standby = standby
-				// While the old process drains this is the second signal, which kills
-				// it unless there is a service manager.
-				s := testbin.Start(t, cfg, testbin.OwnGroup(), testbin.Env("INVOCATION_ID=1"))
+				s := testbin.Start(t, cfg, testbin.OwnGroup())
 				first, addrs := s.Newest()
 				slow := testbin.Dial(t, play.Listen{}, addrs[0])
 				slow.Send(testbin.Request("sleep 1s"))

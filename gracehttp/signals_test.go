@@ -5,7 +5,6 @@ package gracehttp_test
 import (
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -90,12 +89,12 @@ func TestStopDuringUpgrade(t *testing.T) {
 		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 			t.Run(fmt.Sprintf("%s, %v to the parent", point.name, sig), func(t *testing.T) {
 				s, parent, child := point.reach(t)
-				s.Signal(parent, sig)
-				if point.name == "draining" { // without having been told to
-					s.WaitLog(parent, "draining already, the request to stop changes nothing")
+				if point.name == "draining" {
+					kill(s, parent, sig)
+				} else {
 					s.Signal(parent, sig)
+					s.WaitExit(parent)
 				}
-				s.WaitExit(parent)
 				s.Wait("the child to serve", func(e play.Event) bool { return e.Event == play.Serving && e.PID == child })
 				_, addrs := s.Newest()
 				for _, target := range targets(addrs) {
@@ -111,41 +110,16 @@ func TestStopDuringUpgrade(t *testing.T) {
 			})
 			t.Run(fmt.Sprintf("%s, %v to both", point.name, sig), func(t *testing.T) {
 				s, parent, child := point.reach(t)
-				s.Signal(parent, sig)
-				s.Signal(child, sig)
 				if point.name == "draining" {
-					s.WaitLog(parent, "draining already, the request to stop changes nothing")
+					s.Signal(child, sig)
+					kill(s, parent, sig)
+				} else {
 					s.Signal(parent, sig)
+					s.Signal(child, sig)
 				}
 				s.WaitGone()
 			})
 		}
-	}
-}
-
-// Who stops the service tells all its processes often, also one that drains since a
-// restart: its requests are answered.
-func TestStopOfAllWhileOneDrains(t *testing.T) {
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
-		s := testbin.Start(t, httpConfig())
-		_, addrs := s.Newest()
-		release := filepath.Join(t.TempDir(), "release")
-		c := testbin.Dial(t, play.Listen{}, addrs[0])
-		c.Send(testbin.Request("until " + release))
-		s.Wait("the request to begin", asked("until "+release))
-		parent, child := s.Restart()
-		s.WaitLog(parent, "draining")
-		s.Signal(parent, sig)
-		s.Signal(child, sig)
-		s.WaitLog(parent, "draining already, the request to stop changes nothing")
-		touch(t, release)
-		if got := c.Receive(); got.Status != 200 || got.Body != strconv.Itoa(parent) {
-			t.Errorf("%v: got %+v, want an answer of %d", sig, got, parent)
-		}
-		if e := s.WaitReturned(parent); e.Event != play.Returned || e.Text != "" {
-			t.Errorf("%v: %s %s", sig, e.Event, e.Text)
-		}
-		s.WaitGone()
 	}
 }
 
@@ -193,9 +167,16 @@ func TestSecondRestart(t *testing.T) {
 	if c := testbin.Children(t, parent); len(c) != 1 || c[0] != child {
 		t.Errorf("children: %v, want %d", c, child)
 	}
-	s.Signal(parent, syscall.SIGTERM)
-	s.WaitExit(parent)
+	kill(s, parent, syscall.SIGTERM)
 	s.Stop()
+}
+
+// kill ends a process that drains since a restart: the first signal does not.
+func kill(s *testbin.Service, pid int, sig syscall.Signal) {
+	s.Signal(pid, sig)
+	s.WaitLog(pid, "draining already, the request to stop changes nothing")
+	s.Signal(pid, sig)
+	s.WaitExit(pid)
 }
 
 // Generation after generation is replaced while it still has a long request.

@@ -95,7 +95,7 @@ func TestCtrlC(t *testing.T) {
 	s.WaitGone()
 }
 
-// What drains already is killed by Ctrl-C, as by any second signal.
+// What drains since a restart is killed by the second Ctrl-C.
 func TestCtrlCDuringDrain(t *testing.T) {
 	term := newTerminal(t)
 	s := testbin.Start(t, httpConfig(), term.shell)
@@ -107,9 +107,11 @@ func TestCtrlCDuringDrain(t *testing.T) {
 	s.WaitLog(first, "requests in flight are waited for")
 	s.WaitLog(child, "the old process is told")
 	term.hit(ctrlC)
+	s.WaitReturned(child)
+	s.WaitLog(first, "draining already, the request to stop changes nothing")
+	term.hit(ctrlC)
 	slow.WaitClosed()
 	s.WaitExit(first)
-	s.WaitReturned(child)
 	s.WaitGone() // a script ends when its program is killed so
 }
 
