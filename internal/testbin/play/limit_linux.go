@@ -15,7 +15,7 @@ func limit(resource int, value uint64) string {
 	if err := syscall.Getrlimit(resource, &l); err != nil {
 		return err.Error()
 	}
-	if resource == unix.RLIMIT_NPROC {
+	if resource == unix.RLIMIT_NPROC && value < l.Cur { // afterwards none can be made
 		makeThreads(64)
 	}
 	l.Cur = min(value, l.Max)
