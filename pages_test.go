@@ -243,7 +243,7 @@ var commands = map[string]runner{
 	"go test -race -short ./...":                                                  {".ci/run", "run -race -short -count=1 -timeout 60m ./...\n"},
 	"go test -run '^$' -bench . -benchtime 1x . ./internal/... ./gracehttp":       {".ci/run", "run -run '^$' -bench . -benchtime 1x -timeout 10m . ./internal/... ./gracehttp\n"},
 	"cd bench && go run . -quick":                                                 {".ci/run", "(cd bench && run -race -count=1 -timeout 10m ./... && go run . -quick)\n"},
-	"go test -run '^$' -fuzz '^FuzzParseMarker$' -fuzztime 2s ./internal/handoff": {".ci/run", `go test -run '^$' -fuzz "^$target\$" -fuzztime 5s "$pkg"`},
+	"go test -run '^$' -fuzz '^FuzzParseMarker$' -fuzztime 2s ./internal/handoff": {".ci/run", `go test -run '^$' -fuzz "^$target\$" -fuzztime 2s "$pkg"`},
 	"go doc ./internal/handoff":                                                   {"pages_test.go", "func TestDocuments("},
 
 	"examples: go test ./...":          {".ci/run", "(cd examples && run -race -count=1 -timeout 10m ./...)\n"},
