@@ -65,6 +65,7 @@ func TestReadme(t *testing.T) {
 	line := s.WaitLine(n, "the next process to serve", func(l gracetest.Line) bool { return strings.Contains(l.Text, " serving ") })
 	new, _ := strconv.Atoi(service.Value(line, "pid"))
 	s.Follow(new)
+	s.WaitPID(old, "standing by") // until then it reads the socket
 	answered(new)
 	s.Stop()
 }
