@@ -189,7 +189,7 @@ func TestControlUpgradeFails(t *testing.T) {
 			t.Errorf("%s: answer %+v", f.name, answer)
 		}
 		if !strings.Contains(answer.Stderr, f.stderr) || f.stderr == "" && answer.Stderr != "" || len(answer.Stderr) > 4<<10 ||
-			strings.Count(answer.Stderr, "\n") > 20 || strings.Contains(answer.Stderr, "before") {
+			strings.Count(answer.Stderr, "\n") > 20 || strings.Contains(answer.Stderr, "what was there before") {
 			t.Errorf("%s: standard error %q, want %q", f.name, answer.Stderr, f.stderr)
 		}
 		status := testbin.Status(t, c)
