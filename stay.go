@@ -84,16 +84,15 @@ func (e *ending) end(sig os.Signal) {
 	e.engine.manager.stopping(e.h)
 }
 
-// follow waits until the child has exited, and lets it be stopped.
+// follow waits until the child has exited, and lets it be stopped: also by a signal that
+// has come since the drain was over.
 func (l *loop) follow(child *handoff.Child) {
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM, os.Interrupt)
-	defer signal.Stop(stop)
+	signal.Notify(l.stop, syscall.SIGTERM, os.Interrupt) // run ends that
 	for {
 		select {
 		case <-child.Exited():
 			return
-		case <-stop:
+		case <-l.stop:
 			_ = child.Signal(syscall.SIGTERM)
 		}
 	}

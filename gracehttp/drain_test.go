@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -51,20 +50,39 @@ func startKind(t *testing.T, cfg play.Config) (s *testbin.Service, pid int, addr
 	return s, pid, addrs[0]
 }
 
+// patient is cfg with time for clients on a busy machine, which may be a while between
+// connecting and sending a request. Connections that nobody uses hold up the drain.
+func patient(cfg play.Config) play.Config {
+	cfg.IdleGrace = testbin.Patience
+	return cfg
+}
+
 // draining signals pid and waits until it drains.
 func draining(s *testbin.Service, pid int, sig syscall.Signal) {
 	s.Signal(pid, sig)
 	s.WaitLog(pid, "draining")
 }
 
-// askToTheEnd makes requests until an answer says that the connection is closed, a
-// hundred at most.
+// askToTheEnd makes requests until an answer says that the connection is closed. The
+// log says that the drain begins some time before that is so.
 func askToTheEnd(c *testbin.Wire, request string) (r testbin.Reply) {
-	for n := 0; n < 100 && !r.Close; n++ {
+	for end := time.Now().Add(testbin.Patience); !r.Close && time.Now().Before(end); {
 		c.Send(request)
 		r = c.Receive()
 	}
 	return r
+}
+
+// waitIdle waits until n connections wait for another request: for the server, that begins
+// after the client has its answer.
+func waitIdle(t *testing.T, l play.Listen, addr string, n int) {
+	t.Helper()
+	testbin.Poll(t, fmt.Sprintf("%d idle connections", n), func() bool {
+		c := testbin.Dial(t, l, addr)
+		defer c.Close()
+		c.Send("GET /idle HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		return c.Receive().Body == strconv.Itoa(n)
+	})
 }
 
 // Whatever a client has sent or not when the server drains, it gets its answer,
@@ -141,7 +159,8 @@ func TestIdleConnectionsHaveTheirGrace(t *testing.T) {
 func TestIdleGraceIsShort(t *testing.T) {
 	cfg := play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}, {Addr: "127.0.0.1:0", TLS: true}}}
 	fastest := time.Hour
-	for range 3 {
+	// Any one of them may be slow on a busy machine.
+	for n := 0; n < 3 || fastest > time.Second && n < 20; n++ {
 		s := testbin.Start(t, cfg)
 		pid, addrs := s.Newest()
 		var clients []*testbin.Wire
@@ -161,7 +180,6 @@ func TestIdleGraceIsShort(t *testing.T) {
 		fastest = min(fastest, time.Since(begin))
 		s.WaitGone()
 	}
-	// Any one of them may be slow on a busy machine.
 	if fastest > time.Second {
 		t.Errorf("idle connections are closed within %v at best, want less than a second", fastest)
 	}
@@ -171,19 +189,24 @@ func TestIdleGraceIsShort(t *testing.T) {
 func TestHandshakeIsNoRequest(t *testing.T) {
 	t.Parallel() // it waits most of the time
 	l := play.Listen{Addr: "127.0.0.1:0", TLS: true}
-	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{l}})
-	pid, addrs := s.Newest()
-	var clients []*testbin.Wire
-	for range 50 { // of which some need more than a tick of the kernel's clock
-		clients = append(clients, testbin.Dial(t, l, addrs[0]))
+	fastest := time.Hour
+	// Half a header is waited for five seconds. On a busy machine a stop may take that
+	// long without one.
+	for n := 0; n < 5 && fastest > 4*time.Second; n++ {
+		s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{l}})
+		pid, addrs := s.Newest()
+		var clients []*testbin.Wire
+		for range 50 { // of which some need more than a tick of the kernel's clock
+			clients = append(clients, testbin.Dial(t, l, addrs[0]))
+		}
+		clients[len(clients)-1].StaysOpen(6 * time.Second)
+		begin := time.Now()
+		s.Signal(pid, syscall.SIGTERM)
+		s.WaitGone()
+		fastest = min(fastest, time.Since(begin))
 	}
-	clients[len(clients)-1].StaysOpen(6 * time.Second)
-	begin := time.Now()
-	s.Signal(pid, syscall.SIGTERM)
-	s.WaitGone()
-	// Half a header is waited for five seconds.
-	if d := time.Since(begin); d > 4*time.Second {
-		t.Errorf("the stop took %v", d)
+	if fastest > 4*time.Second {
+		t.Errorf("the stop took %v at best", fastest)
 	}
 }
 
@@ -239,6 +262,7 @@ func TestStopWaitsForHalfAHeader(t *testing.T) {
 				if used {
 					c.Ask("")
 				}
+				waitIdle(t, cfg.Listens[0], addr, map[bool]int{false: 1, true: 2}[used])
 				// What comes in the same tick of the kernel as an answer goes out is
 				// not known to come after it.
 				idle.StaysOpen(50 * time.Millisecond)
@@ -271,6 +295,7 @@ func TestStopDoesNotWaitForStragglers(t *testing.T) {
 			}
 			used := testbin.Dial(t, cfg.Listens[0], addr)
 			used.Ask("")
+			waitIdle(t, cfg.Listens[0], addr, 1)
 			used.StaysOpen(50 * time.Millisecond) // see TestStopWaitsForHalfAHeader
 			used.Send("GET / HTTP/1.1\r\n")
 			begin := time.Now()
@@ -333,7 +358,12 @@ func TestDrainOfHTTP2(t *testing.T) {
 			_, child := s.Restart()
 			s.WaitLog(first, "draining")
 			testbin.Poll(t, "the next request to be answered by the child", func() bool {
-				return testbin.Ask(t, ask, "") == strconv.Itoa(child)
+				got, err := ask("")
+				// One that crosses the GOAWAY was not served, says the protocol.
+				if err != nil && !strings.Contains(err.Error(), "GOAWAY") {
+					t.Fatal(err)
+				}
+				return got == strconv.Itoa(child)
 			})
 			touch(t, slow)
 			if got, want := <-answer, fmt.Sprintln(first, error(nil)); got != want {
@@ -377,36 +407,39 @@ func http2Client(t *testing.T, secure bool, addr string) testbin.Target {
 	}
 }
 
-// The process goes when its last connection does. net/http looks for that every
-// half a second. What is measured is the time between the answer and the return of
-// Serve; most of nine are far below, and the best is what it takes on a machine
-// that is not busy.
+// The process goes when its last connection does. net/http looks for that after ever
+// longer times: 511 to 562 ms after Shutdown, and again after 1011 at the earliest. What is
+// measured is the time between an answer that comes between the two and the return of Serve.
 func TestDrainEndsWithTheLastConnection(t *testing.T) {
-	var mu sync.Mutex
+	const soon = 150 * time.Millisecond
+	quick := 0
 	var times []time.Duration
-	t.Run("rounds", func(t *testing.T) {
-		for i := range 9 {
-			t.Run(strconv.Itoa(i), func(t *testing.T) {
-				t.Parallel()
-				s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
-				pid, addrs := s.Newest()
-				c := testbin.Dial(t, play.Listen{}, addrs[0])
-				question := fmt.Sprintf("sleep %v", 1500*time.Millisecond+time.Duration(i)*30*time.Millisecond)
-				c.Send(testbin.Request(question))
-				s.Wait("the request to begin", asked(question))
-				s.Signal(pid, syscall.SIGTERM)
-				c.Receive()
-				begin := time.Now()
-				s.WaitReturned(pid)
-				mu.Lock()
-				times = append(times, time.Since(begin))
-				mu.Unlock()
-			})
+	for n := 0; n < 9 && quick < 2; n++ { // any one of them may be slow on a busy machine, or quick by chance
+		s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}, IdleGrace: -1})
+		pid, addrs := s.Newest()
+		c := testbin.Dial(t, play.Listen{}, addrs[0])
+		release := filepath.Join(t.TempDir(), "release")
+		c.Send(testbin.Request("until " + release))
+		s.Wait("the request to begin", asked("until "+release))
+		told := time.Now()
+		s.Signal(pid, syscall.SIGTERM)
+		s.WaitLog(pid, "requests in flight are waited for")
+		c.StaysOpen(750 * time.Millisecond)
+		touch(t, release)
+		c.Receive()
+		begin := time.Now()
+		s.WaitReturned(pid)
+		took := time.Since(begin)
+		if begin.Sub(told) > 1011*time.Millisecond-soon {
+			t.Logf("the answer came after %v, which is too late to tell anything", begin.Sub(told))
+			continue
 		}
-	})
-	slices.Sort(times)
-	t.Logf("from the answer to the end: %v", times)
-	if len(times) == 9 && (times[0] > 20*time.Millisecond || times[4] > 100*time.Millisecond) {
+		times = append(times, took)
+		if took <= soon {
+			quick++
+		}
+	}
+	if quick < min(2, len(times)) {
 		t.Errorf("from the answer to the end it took %v", times)
 	}
 }
@@ -454,11 +487,13 @@ func TestHandlersThatReturnLate(t *testing.T) {
 	})
 	pid, addrs := s.Newest()
 	c := testbin.Dial(t, play.Listen{}, addrs[0])
-	c.Send(testbin.Request("sleep 1s"))
-	s.Wait("the request to begin", asked("sleep 1s"))
+	release := filepath.Join(t.TempDir(), "release")
+	c.Send(testbin.Request("until " + release))
+	s.Wait("the request to begin", asked("until "+release))
 	s.Signal(pid, syscall.SIGTERM)
 	c.WaitClosed()
 	s.WaitLog(pid, "requests take too long, their connections are closed connections=1 after=100ms for=1m0s")
+	touch(t, release)
 	s.WaitReturned(pid)
 	for _, e := range s.Events() {
 		if strings.Contains(e.Text, "handlers do not return") {
@@ -469,7 +504,7 @@ func TestHandlersThatReturnLate(t *testing.T) {
 
 // A stop that is announced: still accepting, and not ready.
 func TestStopDelay(t *testing.T) {
-	cfg := play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}, {Addr: "127.0.0.1:0", TLS: true, HTTP2: true}}, StopDelay: time.Hour, Records: true}
+	cfg := play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}, {Addr: "127.0.0.1:0", TLS: true, HTTP2: true}}, StopDelay: time.Hour, IdleGrace: testbin.Patience, Records: true}
 	s := testbin.Start(t, cfg)
 	first, addrs := s.Newest()
 	kept := testbin.Dial(t, cfg.Listens[0], addrs[0])
@@ -496,6 +531,7 @@ func TestStopDelay(t *testing.T) {
 	}
 	touch(t, release)
 	old.Receive()
+	_ = old.Close() // it has its time of grace
 	s.WaitReturned(first)
 
 	idle := testbin.Dial(t, cfg.Listens[0], addrs[0])
@@ -530,7 +566,7 @@ func TestStopDelay(t *testing.T) {
 // said so itself: it waits for somebody to ask for the second socket.
 func TestReadyDuringRestart(t *testing.T) {
 	listens := []play.Listen{{Addr: "127.0.0.1:0"}, {Addr: "127.0.0.1:0"}}
-	s := testbin.Start(t, play.Config{Role: "http", Listens: listens})
+	s := testbin.Start(t, patient(play.Config{Role: "http", Listens: listens}))
 	_, addrs := s.Newest()
 	s.Deploy(play.Config{Role: "http", Listens: listens[:1]})
 	ready := testbin.HTTP("http", addrs[0])
@@ -580,17 +616,20 @@ func TestGraceBeginsWithTheAnswer(t *testing.T) {
 		cfg := kinds[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg.IdleGrace = 3 * time.Second
+			// The drain begins after 0 seconds, the answer comes after 4, and the next
+			// request after 9: the grace that began with the drain is over then, that
+			// of the answer has 3 seconds more.
+			cfg.IdleGrace = 8 * time.Second
 			s, pid, addr := startKind(t, cfg)
 			c := testbin.Dial(t, cfg.Listens[0], addr)
-			c.Send(testbin.Request("sleep 2500ms"))
-			s.Wait("the request to begin", asked("sleep 2500ms"))
+			c.Send(testbin.Request("sleep 4s"))
+			s.Wait("the request to begin", asked("sleep 4s"))
 			s.Signal(pid, syscall.SIGTERM)
 			if got := c.Receive(); got.Close { // on a machine that is very busy
 				c.WaitClosed()
 				return
 			}
-			c.StaysOpen(time.Second)
+			c.StaysOpen(5 * time.Second)
 			c.Send(testbin.Request(""))
 			if got, want := c.Receive(), (testbin.Reply{Status: 200, Body: strconv.Itoa(pid), Close: true}); got != want {
 				t.Errorf("got %+v, want %+v", got, want)

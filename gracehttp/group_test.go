@@ -37,10 +37,12 @@ func starts(s *testbin.Service) (n int) {
 // A request to restart that reaches all processes of the service starts one more,
 // whatever they do at the moment.
 func TestRestartOfTheGroup(t *testing.T) {
-	cfg := httpConfig()
-	cfg.Standby = 200 * time.Millisecond
+	cfg := patient(httpConfig())
+	cfg.Standby = time.Hour // until it is stopped
 	s := testbin.Start(t, cfg, testbin.OwnGroup())
 	first, addrs := s.Newest()
+	cfg.Standby = 200 * time.Millisecond
+	s.Deploy(cfg)
 	load := testbin.NewLoad(t, targets(addrs)...)
 	load.WaitPID(first)
 
@@ -56,6 +58,7 @@ func TestRestartOfTheGroup(t *testing.T) {
 	// The first one stands by for the second.
 	signalGroup(t, first, syscall.SIGUSR2)
 	s.WaitLog(first, "restart is passed on")
+	s.Signal(first, syscall.SIGTERM)
 	s.WaitLog(second, "standing by")
 	third, _ := s.Newest()
 	s.WaitReturned(first)
@@ -67,17 +70,20 @@ func TestRestartOfTheGroup(t *testing.T) {
 
 	// The third one drains while the fourth one serves.
 	slow := testbin.Dial(t, play.Listen{}, addrs[0])
-	slow.Send(testbin.Request("sleep 3s"))
-	s.Wait("the slow request", asked("sleep 3s"))
+	release := filepath.Join(t.TempDir(), "release")
+	slow.Send(testbin.Request("until " + release))
+	s.Wait("the slow request", asked("until "+release))
 	_, fourth := s.Restart()
 	s.WaitLog(third, "draining")
 	s.WaitLog(fourth, "the old process is told")
 	signalGroup(t, first, syscall.SIGUSR2)
 	s.WaitLog(third, "draining already, the request to restart is ignored")
 	s.WaitLog(fourth, "standing by")
+	touch(t, release)
 	if got := slow.Receive(); got.Body != fmt.Sprint(third) {
 		t.Errorf("got %+v, want an answer of %d", got, third)
 	}
+	_ = slow.Close()
 	s.WaitOne()
 	if n := starts(s); n != 4 {
 		t.Errorf("%d processes were started, want 4", n)
@@ -89,7 +95,7 @@ func TestRestartOfTheGroup(t *testing.T) {
 // Who sends SIGUSR2 to all processes one by one may find the new one before it can
 // catch it, and kill it. Another one is started, but not for ever.
 func TestNewProcessIsStruck(t *testing.T) {
-	s := testbin.Start(t, httpConfig())
+	s := testbin.Start(t, patient(httpConfig()))
 	first, addrs := s.Newest()
 	load := testbin.NewLoad(t, targets(addrs)...)
 	load.WaitPID(first)
@@ -122,9 +128,9 @@ func TestStopOfTheGroup(t *testing.T) {
 				cfg.Standby = standby
 				s := testbin.Start(t, cfg, testbin.OwnGroup())
 				first, addrs := s.Newest()
-				slow := testbin.Dial(t, play.Listen{}, addrs[0])
-				slow.Send(testbin.Request("sleep 1s"))
-				s.Wait("the slow request", asked("sleep 1s"))
+				slow, release := testbin.Dial(t, play.Listen{}, addrs[0]), filepath.Join(t.TempDir(), "release")
+				slow.Send(testbin.Request("until " + release))
+				s.Wait("the slow request", asked("until "+release))
 				child := s.RestartPID(first)
 				if standby == 0 {
 					s.WaitLog(first, "draining")
@@ -132,11 +138,15 @@ func TestStopOfTheGroup(t *testing.T) {
 					s.WaitLog(first, "standing by")
 				}
 				s.WaitLog(child, "the old process is told")
-				quick := testbin.Dial(t, play.Listen{}, addrs[0])
-				quick.Send(testbin.Request("sleep 500ms"))
-				s.Wait("the other one", asked("sleep 500ms"))
+				other, releaseOther := testbin.Dial(t, play.Listen{}, addrs[0]), filepath.Join(t.TempDir(), "release")
+				other.Send(testbin.Request("until " + releaseOther))
+				s.Wait("the other one", asked("until "+releaseOther))
 				signalGroup(t, first, sig)
-				for c, pid := range map[*testbin.Wire]int{slow: first, quick: child} {
+				s.WaitLog(first, "draining")
+				s.WaitLog(child, "draining")
+				touch(t, release)
+				touch(t, releaseOther)
+				for c, pid := range map[*testbin.Wire]int{slow: first, other: child} {
 					if got := c.Receive(); got.Body != fmt.Sprint(pid) {
 						t.Errorf("got %+v, want an answer of %d", got, pid)
 					}

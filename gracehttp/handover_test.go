@@ -238,7 +238,9 @@ func TestHandOverOfAnyRequests(t *testing.T) {
 // Requests that were sent before the answers to those before them are answered
 // where they were sent.
 func TestPipelineIsAnsweredBeforeHandOver(t *testing.T) {
-	s, pid, addr := startKind(t, handingOver("tcp"))
+	cfg := handingOver("tcp")
+	cfg.IdleGrace = testbin.Patience
+	s, pid, addr := startKind(t, cfg)
 	release := filepath.Join(t.TempDir(), "release")
 	c := testbin.Dial(t, play.Listen{}, addr)
 	c.Send(testbin.Request("until "+release) + testbin.Request("") + testbin.Request(""))
@@ -256,14 +258,14 @@ func TestPipelineIsAnsweredBeforeHandOver(t *testing.T) {
 	s.WaitReturned(pid)
 }
 
-// While connections go there is time for others, more than the five seconds that
-// would be left without.
+// While connections go there is time for others, more than the five and a half seconds
+// that would be left without.
 func TestHandOverGoesOn(t *testing.T) {
 	t.Parallel() // it waits most of the time
 	s, pid, addr := startKind(t, handingOver("tcp"))
 	var clients []*testbin.Wire
 	var release []string
-	for i := range 2 {
+	for i := range 7 {
 		c, file := testbin.Dial(t, play.Listen{}, addr), filepath.Join(t.TempDir(), "release")
 		c.Send(testbin.Request("until " + file))
 		s.Wait(fmt.Sprintf("slow request %d", i), asked("until "+file))
@@ -272,7 +274,7 @@ func TestHandOverGoesOn(t *testing.T) {
 	_, child := s.Restart()
 	s.WaitLog(pid, "draining")
 	for i, c := range clients {
-		clients[1].StaysOpen(3 * time.Second)
+		clients[len(clients)-1].StaysOpen(900 * time.Millisecond)
 		touch(t, release[i])
 		if got, want := c.Receive(), (testbin.Reply{Status: 200, Body: strconv.Itoa(pid)}); got != want {
 			t.Errorf("client %d: got %+v, want %+v", i, got, want)
@@ -314,7 +316,9 @@ func TestHandOverIsRefused(t *testing.T) {
 				c.WaitClosed()
 			}
 			s.WaitReturned(pid)
-			_ = syscall.Kill(child, syscall.SIGTERM)
+			if name != "one that dies" { // it has
+				s.Signal(child, syscall.SIGTERM)
+			}
 			s.WaitGone()
 		})
 	}

@@ -50,13 +50,15 @@ func waitInPlace(s *testbin.Service, n, pid int) (interim int) {
 func TestKeepPID(t *testing.T) {
 	for _, standby := range []time.Duration{0, 100 * time.Millisecond} {
 		t.Run(fmt.Sprint("standby ", standby), func(t *testing.T) {
-			cfg := keepPIDConfig()
+			cfg := patient(keepPIDConfig())
 			cfg.Standby = standby
 			cfg.PIDFile = filepath.Join(t.TempDir(), "pid")
 			s := testbin.Start(t, cfg)
 			pid, addrs := s.Newest()
-			load := testbin.NewLoad(t, append(targets(addrs), testbin.KeepAlive(addrs[0]))...)
+			kept, hangUp := testbin.Kept(addrs[0])
+			load := testbin.NewLoad(t, append(targets(addrs), kept)...)
 			load.WaitPID(pid)
+			testbin.Poll(t, "the PID file to be written", func() bool { return readPID(t, filepath.Dir(cfg.PIDFile)) == pid })
 			before := testbin.Ask(t, targets(addrs)[0], "fds")
 			for range shorter(10, 3) {
 				interim := restartInPlace(s, pid)
@@ -73,6 +75,7 @@ func TestKeepPID(t *testing.T) {
 				}
 			}
 			load.Stop()
+			hangUp()
 			testbin.SameDescriptors(t, targets(addrs)[0], before)
 			s.Stop()
 			if _, err := os.Lstat(cfg.PIDFile); !os.IsNotExist(err) {
@@ -85,7 +88,7 @@ func TestKeepPID(t *testing.T) {
 // A request to restart is no harm at any moment, as long as nothing else is asked
 // for: not to a program that is just being executed either.
 func TestKeepPIDBurstOfRestarts(t *testing.T) {
-	s := testbin.Start(t, keepPIDConfig())
+	s := testbin.Start(t, patient(keepPIDConfig()))
 	pid, addrs := s.Newest()
 	load := testbin.NewLoad(t, targets(addrs)...)
 	load.WaitPID(pid)
@@ -106,7 +109,8 @@ func TestKeepPIDBurstOfRestarts(t *testing.T) {
 	})
 	load.WaitPID(pid)
 	load.Stop()
-	s.Stop()
+	s.Signal(pid, syscall.SIGTERM) // whichever process is the newest
+	s.WaitGone()
 }
 
 // The program that is executed is the one that is there now.
@@ -126,7 +130,7 @@ func TestKeepPIDRunsNewCode(t *testing.T) {
 
 // A restart that fails leaves the old program where it is.
 func TestKeepPIDFailedRestart(t *testing.T) {
-	cfg := keepPIDConfig()
+	cfg := patient(keepPIDConfig())
 	s := testbin.Start(t, cfg)
 	pid, addrs := s.Newest()
 	load := testbin.NewLoad(t, targets(addrs)...)
@@ -146,7 +150,7 @@ func TestKeepPIDFailedRestart(t *testing.T) {
 // The program is gone when it is to be executed: the interim process serves on, and
 // the one with the pid stays until that is told to stop.
 func TestKeepPIDCannotExecute(t *testing.T) {
-	cfg := keepPIDConfig()
+	cfg := patient(keepPIDConfig())
 	cfg.PIDFile = filepath.Join(t.TempDir(), "pid")
 	s := testbin.Start(t, cfg)
 	pid, addrs := s.Newest()
@@ -162,6 +166,7 @@ func TestKeepPIDCannotExecute(t *testing.T) {
 	if got := c.Receive(); got.Body != strconv.Itoa(pid) {
 		t.Errorf("got %+v, want an answer of %d", got, pid)
 	}
+	_ = c.Close()
 	s.WaitLog(pid, "program can't be executed anew, the new process serves on")
 	load.WaitPID(interim)
 	load.Stop()
@@ -187,8 +192,9 @@ func TestKeepPIDFinishesRequests(t *testing.T) {
 	s := testbin.Start(t, cfg)
 	pid, addrs := s.Newest()
 	c := testbin.Dial(t, play.Listen{}, addrs[0])
-	c.Send(testbin.Request("sleep 2s"))
-	s.Wait("the slow request", asked("sleep 2s"))
+	release := filepath.Join(t.TempDir(), "release")
+	c.Send(testbin.Request("until " + release))
+	s.Wait("the slow request", asked("until "+release))
 	n := len(s.Events())
 	s.Signal(pid, syscall.SIGUSR2)
 	s.WaitLog(pid, "draining, to execute the program anew")
@@ -201,6 +207,7 @@ func TestKeepPIDFinishesRequests(t *testing.T) {
 		}
 	}
 	expect()
+	touch(t, release)
 	if got := c.Receive(); got.Body != strconv.Itoa(pid) {
 		t.Errorf("got %+v, want an answer of %d", got, pid)
 	}
@@ -211,7 +218,11 @@ func TestKeepPIDFinishesRequests(t *testing.T) {
 
 // SIGTERM stops everything at every point of a restart, and cuts nothing.
 func TestKeepPIDStops(t *testing.T) {
-	for _, point := range []string{"starting", "standing by", "draining, to execute"} {
+	for point, stopping := range map[string]string{
+		"starting":             "draining",
+		"standing by":          "stopping, and the new process too",
+		"draining, to execute": "stopping, and the new process too",
+	} {
 		t.Run(point, func(t *testing.T) {
 			cfg := keepPIDConfig()
 			if point == "standing by" {
@@ -220,8 +231,9 @@ func TestKeepPIDStops(t *testing.T) {
 			s := testbin.Start(t, cfg)
 			pid, addrs := s.Newest()
 			c := testbin.Dial(t, play.Listen{}, addrs[0])
-			c.Send(testbin.Request("sleep 1s"))
-			s.Wait("the slow request", asked("sleep 1s"))
+			release := filepath.Join(t.TempDir(), "release")
+			c.Send(testbin.Request("until " + release))
+			s.Wait("the slow request", asked("until "+release))
 			reached := point
 			if point == "starting" {
 				cfg.Delay = time.Hour
@@ -231,6 +243,8 @@ func TestKeepPIDStops(t *testing.T) {
 			s.Signal(pid, syscall.SIGUSR2)
 			s.WaitLog(pid, reached)
 			s.Signal(pid, syscall.SIGTERM)
+			s.WaitLog(pid, stopping)
+			touch(t, release)
 			if got := c.Receive(); got.Body != strconv.Itoa(pid) {
 				t.Errorf("got %+v, want an answer of %d", got, pid)
 			}

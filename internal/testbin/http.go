@@ -43,9 +43,10 @@ func httpServers(cfg play.Config, handler http.Handler) (func(from, to int) erro
 			l.Addr = "fd:" + l.Addr
 		}
 		s := &http.Server{
-			Addr:     l.Addr,
-			Handler:  handler,
-			ErrorLog: log.New(logWriter{}, "net/http: ", 0),
+			Addr:      l.Addr,
+			Handler:   handler,
+			ErrorLog:  log.New(logWriter{}, "net/http: ", 0),
+			ConnState: idle.follow,
 			BaseContext: func(l net.Listener) context.Context {
 				mu.Lock()
 				defer mu.Unlock()
@@ -122,9 +123,38 @@ func httpOptions(cfg play.Config) []gracehttp.Option {
 	return options
 }
 
+// idle are the connections that wait for another request.
+var idle idleConns
+
+type idleConns struct {
+	mu  sync.Mutex
+	all map[net.Conn]bool
+}
+
+// follow is called when the server and the library know the state.
+func (i *idleConns) follow(c net.Conn, state http.ConnState) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if state != http.StateIdle {
+		delete(i.all, c)
+		return
+	}
+	if i.all == nil {
+		i.all = make(map[net.Conn]bool)
+	}
+	i.all[c] = true
+}
+
+func (i *idleConns) count() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return len(i.all)
+}
+
 // handler answers what all servers do, and what only one with this library can:
 //
 //	/ready   whether the service is ready
+//	/idle    how many connections wait for another request
 //	/echo    the request, in the same bytes whichever process answers; /refuse
 //	         leaves its body
 //	/events  "pid N", a line every now and then, and "end" when it is told to drain
@@ -141,6 +171,7 @@ func handler() http.Handler {
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
 		}
 	})
+	mux.HandleFunc("/idle", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, idle.count()) })
 	mux.HandleFunc("/echo", script.Handler)
 	mux.HandleFunc("/refuse", script.Handler)
 	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
