@@ -293,18 +293,7 @@ func (s *Service) Processes() []int {
 			s.known[p] = true
 		}
 	} else {
-		for _, p := range proc.Family(s.variable(), s.known) {
-			if !s.known[p] {
-				s.known[p] = true
-				s.journal.note("process %d is there", p.PID)
-			}
-		}
-		// One that exits has no environment any more, but still its descriptors.
-		for p := range s.known {
-			if now, err := proc.ReadStat(p.PID); err != nil || now.Process != p || now.Exited() {
-				delete(s.known, p)
-				s.journal.note("process %d has gone", p.PID)
-			}
+		for s.look() { // what has gone meanwhile may have started another one
 		}
 	}
 	var all []proc.Process
@@ -319,6 +308,25 @@ func (s *Service) Processes() []int {
 		running[i] = p.PID
 	}
 	return running
+}
+
+// look brings known up to date, and reports whether a process has gone. mu is held.
+func (s *Service) look() (gone bool) {
+	for _, p := range proc.Family(s.variable(), s.known) {
+		if !s.known[p] {
+			s.known[p] = true
+			s.journal.note("process %d is there", p.PID)
+		}
+	}
+	// One that exits has no environment any more, but still its descriptors.
+	for p := range s.known {
+		if now, err := proc.ReadStat(p.PID); err != nil || now.Process != p || now.Exited() {
+			delete(s.known, p)
+			s.journal.note("process %d has gone", p.PID)
+			gone = true
+		}
+	}
+	return gone
 }
 
 // Signal sends sig to a process of the service.
