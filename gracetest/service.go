@@ -342,6 +342,12 @@ func (s *Service) Signal(pid int, sig syscall.Signal) {
 func (s *Service) Freeze(pid int) {
 	s.t.Helper()
 	s.Signal(pid, syscall.SIGSTOP)
+	s.awaitStop(pid)
+}
+
+// awaitStop waits until a process that is sent SIGSTOP does nothing more, or has gone.
+func (s *Service) awaitStop(pid int) {
+	s.t.Helper()
 	s.poll(fmt.Sprintf("process %d to stop", pid), func() bool {
 		p, err := proc.ReadStat(pid)
 		return err != nil || p.State == 'T' || p.Exited()
@@ -366,12 +372,25 @@ func (s *Service) follower(old int) string {
 // askAgain is after how long a service is asked again that does nothing.
 const askAgain = 10 * time.Second
 
+// asking returns what asks old again for a restart that it has been asked for now. It may
+// have been at the end of another one, or not have begun to catch the signal.
+func (s *Service) asking(old int) (again func()) {
+	asked := time.Now()
+	return func() {
+		s.t.Helper()
+		if time.Since(asked) > askAgain {
+			s.Signal(old, s.RestartSignal)
+			asked = time.Now()
+		}
+	}
+}
+
 // waitRestart waits for the end of a restart that old was asked for when there were the
 // processes before.
 func (s *Service) waitRestart(old int, before []int) (new int) {
 	s.t.Helper()
 	var came []int
-	asked := time.Now()
+	again := s.asking(old)
 	s.poll(s.follower(old), func() bool {
 		now := s.Processes()
 		if len(now) == 0 {
@@ -385,9 +404,8 @@ func (s *Service) waitRestart(old int, before []int) (new int) {
 			return over
 		}
 		if slices.Contains(now, old) || len(fresh) == 0 {
-			if len(fresh) == 0 && time.Since(asked) > askAgain { // it may have been at the end of another one
-				s.Signal(old, s.RestartSignal)
-				asked = time.Now()
+			if len(fresh) == 0 {
+				again()
 			}
 			return false
 		}
