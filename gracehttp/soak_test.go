@@ -26,6 +26,7 @@ func TestSoak(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "socket")
 	cfg := mixedConfig(path)
 	cfg.Standby = 100 * time.Millisecond
+	cfg.IdleGrace = testbin.Patience // as in loadedConfig
 	rounds := shorter(*upgrades, min(*upgrades, 10))
 	s := testbin.Start(t, cfg)
 	first, addrs := s.Newest()
