@@ -82,6 +82,8 @@ func TestSoak(t *testing.T) {
 		memory = append(memory, testbin.ResidentKB(t, new))
 	}
 	load.Stop()
+	hangUp1() // or the drain waits for another request
+	hangUp2()
 	s.WaitOne()
 	testbin.SameDescriptors(t, plain, fds)
 	last, _ := s.Newest()
