@@ -230,9 +230,10 @@ func (l *loop) run() {
 // wait puts a restart off until this process is on its own.
 func (l *loop) wait() (alone <-chan struct{}) {
 	l.do("it waits until the process before this one no longer stands by")
+	alone = l.h.Hasten()
 	_, parent := l.h.Origin()
 	l.log(stepSignal).Info("restart waits until the process before this one no longer stands by", "parent", parent)
-	return l.h.Hasten()
+	return alone
 }
 
 func (l *loop) members() []*member {

@@ -266,12 +266,16 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 			}
 			continue
 		case <-child.Exited():
-			if why, ok := lastWord(messages, 20*time.Millisecond); ok {
+			why, ok, hasten := lastWord(messages, 20*time.Millisecond)
+			asked = asked || hasten
+			if ok {
 				return l.left(child, why)
 			}
 			l.resume()
 			// On a busy machine what it said may come late.
-			if why, ok := lastWord(messages, handoff.LastWords); ok {
+			why, ok, hasten = lastWord(messages, handoff.LastWords)
+			asked = asked || hasten
+			if ok {
 				l.pause()
 				return l.left(child, why)
 			}
@@ -288,14 +292,15 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 			}
 			// Who sent it can't know yet that the child is the one to ask.
 			asked = true
-			l.log(stepSignal).Info("restart is passed on to the new process", "child", child.PID())
 			if err := child.Signal(restartSignals[0].(syscall.Signal)); err != nil {
 				l.log(stepSignal).Warn("restart could not be passed on", "child", child.PID(), "error", err)
+			} else {
+				l.log(stepSignal).Info("restart is passed on to the new process", "child", child.PID())
 			}
 			continue
 		}
 		if child.Gone() { // in the moment in which this process was told to stop
-			if why, ok := lastWord(messages, handoff.LastWords); ok {
+			if why, ok, _ := lastWord(messages, handoff.LastWords); ok {
 				return l.left(child, why)
 			}
 			child.Release()
@@ -329,24 +334,27 @@ func (l *loop) left(child *handoff.Child, why string) (done bool) {
 	return true
 }
 
-// lastWord returns why a child that has exited said it would. What it has sent
-// is followed by end of file, unless a process that it started holds the socket.
-func lastWord(messages <-chan handoff.Message, wait time.Duration) (why string, ok bool) {
+// lastWord returns why a child that has exited said it would, and whether it has said that
+// it was to restart. What it has sent is followed by end of file, unless a process that it
+// started holds the socket.
+func lastWord(messages <-chan handoff.Message, wait time.Duration) (why string, ok, hasten bool) {
 	timeout := time.After(wait)
 	for messages != nil {
 		select {
-		case m, ok := <-messages:
-			if !ok {
-				return "", false
-			}
-			if m.Word == handoff.Leaving {
-				return m.Args, true
+		case m, more := <-messages:
+			switch {
+			case !more:
+				return "", false, hasten
+			case m.Word == handoff.Leaving:
+				return m.Args, true, hasten
+			case m.Word == handoff.Hasten:
+				hasten = true
 			}
 		case <-timeout:
-			return "", false
+			return "", false, hasten
 		}
 	}
-	return "", false
+	return "", false, false
 }
 
 func (l *loop) pause() {

@@ -131,6 +131,7 @@ func TestServeReplacesStale(t *testing.T) {
 	s := testbin.Start(t, cfg)
 	pid, _ := s.Newest()
 	s.Signal(pid, syscall.SIGKILL)
+	s.WaitExit(pid) // its standard output may be closed before its sockets
 	s.WaitGone()
 	s = testbin.Launch(t, testbin.Executable(t), cfg)
 	s.Wait("the reason", func(e play.Event) bool {

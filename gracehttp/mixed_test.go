@@ -15,6 +15,8 @@ import (
 // with this library, and the other way round, without a failed request.
 func TestMixedGenerations(t *testing.T) {
 	cfg := play.Config{Role: "http", Listens: []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}, {Network: "tcp", Addr: "127.0.0.1:0"}}}
+	cfg.IdleGrace = testbin.Patience // as in loadedConfig
+	oldGrace := testbin.OldGrace(t)  // it takes time to build, in which the ports could be lost
 	for _, test := range []struct {
 		name string
 		env  []string
@@ -31,13 +33,13 @@ func TestMixedGenerations(t *testing.T) {
 			fixed := cfg
 			fixed.Listens = []play.Listen{{Network: "tcp", Addr: addrs[0]}, {Network: "tcp", Addr: addrs[1]}}
 
-			s := testbin.StartProgram(t, testbin.OldGrace(t), fixed, testbin.Env(test.env...))
+			s := testbin.StartProgram(t, oldGrace, fixed, testbin.Env(test.env...))
 			load := testbin.NewLoad(t, testbin.HTTP("http", addrs[0]), testbin.HTTP("http", addrs[1]), testbin.HTTP("http", addrs[1]))
 			for _, program := range []string{
 				testbin.Executable(t), // old to new
 				testbin.Executable(t), // new to new
-				testbin.OldGrace(t),   // new to old
-				testbin.OldGrace(t),   // old to old
+				oldGrace,              // new to old
+				oldGrace,              // old to old
 				testbin.Executable(t), // and back
 			} {
 				s.Install(program)

@@ -31,16 +31,18 @@ func TestServiceManagerIsTold(t *testing.T) {
 		expect(fmt.Sprintf("MAINPID=%d\nREADY=1", new))
 	}
 	pid, addrs := s.Newest()
+	release := filepath.Join(t.TempDir(), "release")
 	answer := make(chan error)
 	go func() {
-		_, err := targets(addrs)[0]("sleep 2s")
+		_, err := targets(addrs)[0]("until " + release)
 		answer <- err
 	}()
-	s.Wait("the request to begin", asked("sleep 2s"))
+	s.Wait("the request to begin", asked("until "+release))
 	s.Signal(pid, syscall.SIGTERM)
 	expect("STOPPING=1")
 	s.Signal(pid, syscall.SIGTERM)
 	s.WaitLog(pid, "draining already")
+	create(t, release)
 	if err := <-answer; err != nil {
 		t.Errorf("request in flight: %v", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -25,6 +26,14 @@ func httpConfig() play.Config {
 	}}
 }
 
+// loadedConfig is httpConfig for a server that drains under load: on a busy machine a
+// client may take long from when it has connected until it has sent its request.
+func loadedConfig() play.Config {
+	cfg := httpConfig()
+	cfg.IdleGrace = testbin.Patience
+	return cfg
+}
+
 // targets asks each address of httpConfig on fresh connections.
 func targets(addrs []string) []testbin.Target {
 	_, port, _ := strings.Cut(addrs[1], "]:") // [::]:port
@@ -36,7 +45,7 @@ func targets(addrs []string) []testbin.Target {
 }
 
 func TestRestartUnderLoad(t *testing.T) {
-	s := testbin.Start(t, httpConfig())
+	s := testbin.Start(t, loadedConfig())
 	first, addrs := s.Newest()
 	load := testbin.NewLoad(t, targets(addrs)...)
 	load.WaitPID(first)
@@ -77,17 +86,27 @@ func TestRestartUnderLoad(t *testing.T) {
 // Clients that keep their connections and never try again lose no request. Each
 // of them makes its next request before the standby ends, also on a busy machine.
 func TestKeepAliveLosesNothing(t *testing.T) {
-	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}, Standby: 2 * time.Second})
+	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}, Standby: time.Hour})
 	first, addrs := s.Newest()
 	var clients []testbin.Target
-	for range 64 {
-		clients = append(clients, testbin.KeepAlive(addrs[0]))
+	var last [64]atomic.Value // the last answer of each
+	for i := range last {
+		ask := testbin.KeepAlive(addrs[0])
+		clients = append(clients, func(question string) (string, error) {
+			answer, err := ask(question)
+			last[i].Store(answer)
+			return answer, err
+		})
 	}
 	load := testbin.NewLoad(t, clients...)
 	load.WaitPID(first)
 	for range 2 {
 		old, new := s.Restart()
-		load.WaitPID(new)
+		s.WaitLog(old, "standing by")
+		for i := range last {
+			testbin.Poll(t, "an answer of the new process", func() bool { return last[i].Load() == strconv.Itoa(new) })
+		}
+		s.Signal(old, syscall.SIGTERM) // ends the standby
 		s.WaitReturned(old)
 	}
 	load.Stop()
@@ -96,7 +115,7 @@ func TestKeepAliveLosesNothing(t *testing.T) {
 
 // Several calls of Serve in one process share one inheritance and one restart.
 func TestTwoServesRestartOnce(t *testing.T) {
-	cfg := httpConfig()
+	cfg := loadedConfig()
 	cfg.Role = "twice"
 	cfg.Listens[0].Addr = "127.0.0.2:0" // no two the same: who asks first is by chance
 	s := testbin.Start(t, cfg)
@@ -144,13 +163,14 @@ func TestAddressIsDropped(t *testing.T) {
 	begun := make(chan struct{})
 	go func() {
 		c, err := net.Dial("tcp", addrs[0])
-		close(begun)
 		if err != nil {
+			close(begun)
 			answer <- err.Error()
 			return
 		}
 		defer c.Close()
 		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		close(begun)
 		b, err := io.ReadAll(c)
 		answer <- fmt.Sprint(string(b), err)
 	}()
@@ -178,12 +198,13 @@ func TestSlowRequestIsFinished(t *testing.T) {
 	s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
 	first, addrs := s.Newest()
 	target := testbin.HTTP("http", addrs[0])
+	release := filepath.Join(t.TempDir(), "release")
 	slow := make(chan string)
 	go func() {
-		answer, err := target("sleep 3s")
+		answer, err := target("until " + release)
 		slow <- fmt.Sprint(answer, err)
 	}()
-	s.Wait("the slow request to begin", asked("sleep 3s"))
+	s.Wait("the slow request to begin", asked("until "+release))
 	_, second := s.Restart()
 	s.WaitLog(first, "draining")
 	if pid := testbin.AskPID(t, target); pid != second {
@@ -194,6 +215,7 @@ func TestSlowRequestIsFinished(t *testing.T) {
 		t.Fatalf("the slow request was over before the quick one: %s", answer)
 	default:
 	}
+	create(t, release)
 	if got, want := <-slow, fmt.Sprint(strconv.Itoa(first), error(nil)); got != want {
 		t.Errorf("slow request: %s, want %s", got, want)
 	}
@@ -235,17 +257,23 @@ func TestStopAnswersWhatIsInFlight(t *testing.T) {
 
 // Idle connections, and those that were never used, do not hold up a stop.
 func TestStopDoesNotWaitForIdleConnections(t *testing.T) {
+	// Without care it takes the 5 seconds of net/http. Any one may be slow on a busy
+	// machine.
+	const most, tries = 4 * time.Second, 5
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
-		s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
-		pid, addrs := s.Newest()
-		testbin.Ask(t, testbin.KeepAlive(addrs[0]), "")
-		dial(t, addrs[0]) // sends nothing
-		begin := time.Now()
-		s.Signal(pid, sig)
-		s.WaitGone()
-		// Without care it takes the 5 seconds of net/http.
-		if d := time.Since(begin); d > 4*time.Second {
-			t.Errorf("%v took %v", sig, d)
+		fastest := time.Hour
+		for try := 0; try < tries && fastest > most; try++ {
+			s := testbin.Start(t, play.Config{Role: "http", Listens: []play.Listen{{Addr: "127.0.0.1:0"}}})
+			pid, addrs := s.Newest()
+			testbin.Ask(t, testbin.KeepAlive(addrs[0]), "")
+			dial(t, addrs[0]) // sends nothing
+			begin := time.Now()
+			s.Signal(pid, sig)
+			s.WaitGone()
+			fastest = min(fastest, time.Since(begin))
+		}
+		if fastest > most {
+			t.Errorf("%v took %v at best", sig, fastest)
 		}
 	}
 }

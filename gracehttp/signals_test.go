@@ -4,6 +4,8 @@ package gracehttp_test
 
 import (
 	"fmt"
+	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -25,7 +27,7 @@ func TestBurstOfRestarts(t *testing.T) {
 		{"standby", 300 * time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			cfg := httpConfig()
+			cfg := loadedConfig()
 			cfg.Standby = test.standby
 			s := testbin.Start(t, cfg)
 			first, addrs := s.Newest()
@@ -95,6 +97,7 @@ func TestStopDuringUpgrade(t *testing.T) {
 					s.Signal(parent, sig)
 					s.WaitExit(parent)
 				}
+				openGate(t, s)
 				s.Wait("the child to serve", func(e play.Event) bool { return e.Event == play.Serving && e.PID == child })
 				_, addrs := s.Newest()
 				for _, target := range targets(addrs) {
@@ -158,6 +161,7 @@ func TestSecondRestart(t *testing.T) {
 	if c := testbin.Children(t, parent); len(c) != 1 || c[0] != child {
 		t.Errorf("children: %v, want %d", c, child)
 	}
+	openGate(t, s)
 	s.WaitReturned(parent)
 	s.Stop()
 
@@ -226,14 +230,33 @@ func TestThreeGenerationsAtOnce(t *testing.T) {
 	s.Stop()
 }
 
-// starting returns a service with a child that has said hello and takes a second
-// to become ready.
+func init() { roles = append(roles, testbin.Role{Name: "gated", Serve: serveGated}) }
+
+// serveGated serves as soon as there is a file that openGate makes.
+func serveGated(cfg play.Config) error {
+	for {
+		if _, err := os.Stat(gate); err == nil {
+			return testbin.ServeHTTP(cfg, http.HandlerFunc(play.Handle))
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+const gate = "gate"
+
+func openGate(t *testing.T, s *testbin.Service) {
+	t.Helper()
+	create(t, filepath.Join(s.Dir(), gate))
+}
+
+// starting returns a service with a child that has said hello, and becomes ready when
+// openGate is called.
 func starting(t *testing.T) (s *testbin.Service, parent, child int) {
 	t.Helper()
 	cfg := httpConfig()
 	s = testbin.Start(t, cfg)
 	parent, _ = s.Newest()
-	cfg.Delay = time.Second
+	cfg.Role = "gated"
 	s.Deploy(cfg)
 	s.Signal(parent, syscall.SIGUSR2)
 	s.WaitLog(parent, "takes part in the handover")

@@ -26,6 +26,7 @@ func TestSoak(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "socket")
 	cfg := mixedConfig(path)
 	cfg.Standby = 100 * time.Millisecond
+	cfg.IdleGrace = testbin.Patience // as in loadedConfig
 	rounds := shorter(*upgrades, min(*upgrades, 10))
 	s := testbin.Start(t, cfg)
 	first, addrs := s.Newest()
@@ -81,6 +82,8 @@ func TestSoak(t *testing.T) {
 		memory = append(memory, testbin.ResidentKB(t, new))
 	}
 	load.Stop()
+	hangUp1() // or the drain waits for another request
+	hangUp2()
 	s.WaitOne()
 	testbin.SameDescriptors(t, plain, fds)
 	last, _ := s.Newest()

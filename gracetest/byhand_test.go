@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/facebookgo/grace/internal/testbin/play"
 )
@@ -61,6 +62,9 @@ func serveByHand(cfg play.Config) error {
 	}()
 	play.Emit(play.Event{Event: play.Serving, Addrs: []string{l.Addr().String()}})
 	if generation > 0 {
+		if fault == "no takeover" && generation > 1 {
+			time.Sleep(cfg.Standby) // the first restart is to succeed
+		}
 		if err := syscall.Kill(os.Getppid(), syscall.SIGTERM); err != nil {
 			return err
 		}

@@ -25,7 +25,9 @@
 // It knows nothing of how the service does it, and works for servers that are built
 // with another library, or are not written in Go, as long as one signal restarts them
 // and another one stops them. For a server that uses grace set a short standby in
-// tests, and say so in [Plan]: each restart takes that long.
+// tests, and say so in [Plan]: each restart takes that long. Set a long time of grace for
+// idle connections, too: on a busy machine a client may take more than half a second from
+// when it has connected until it has sent its request.
 //
 // The package is for Linux. Elsewhere on Unix it finds the processes of a service
 // by their process group, and can't tell which descriptors they have.

@@ -193,6 +193,7 @@ func (p *proof) begin() (old, new int) {
 	before := p.Processes()
 	old = p.PID()
 	p.Signal(old, p.RestartSignal)
+	again := p.asking(old)
 	p.poll(p.follower(old), func() bool {
 		for _, pid := range p.Processes() {
 			if !slices.Contains(before, pid) {
@@ -200,35 +201,41 @@ func (p *proof) begin() (old, new int) {
 				return true
 			}
 		}
+		again()
 		return false
 	})
 	return old, new
 }
 
-// moment waits for a moment within d, more likely an early one: that is when most
-// happens.
-func (p *proof) moment(d time.Duration) {
+// moment is one within d, more likely an early one: that is when most happens.
+func (p *proof) moment(d time.Duration) time.Duration {
 	part := p.chance.Float64()
-	time.Sleep(time.Duration(float64(d) * part * part * part))
+	return time.Duration(float64(d) * part * part * part)
 }
 
 // killNew kills the new process of a handover. The old one must serve on.
 func (p *proof) killNew() {
 	p.t.Helper()
 	// From here on there is no time to lose: the standby is running.
-	deadline := time.Now().Add(p.plan.Standby * 8 / 10)
+	begun := time.Now()
+	deadline := begun.Add(p.plan.Standby * 8 / 10)
 	old, new := p.begin()
-	p.moment(time.Until(deadline))
-	if !slices.Contains(p.Processes(), old) {
+	there := true
+	for end := time.Now().Add(p.moment(time.Until(deadline))); there && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		there = slices.Contains(p.Processes(), old)
+	}
+	there = there && p.freeze(old) // else the standby might end now
+	if !there && time.Since(begun) < p.plan.Standby {
 		p.t.Fatalf("process %d has gone within the standby of %v: set Plan.Standby to what the service has", old, p.plan.Standby)
 	}
-	p.Freeze(old) // else the standby might end now
 	late := time.Now().After(deadline)
 	if !late {
 		p.step = fmt.Sprintf("the new process %d of a handover was killed", new)
 		p.kill(new)
 	}
-	p.Signal(old, syscall.SIGCONT)
+	if there {
+		p.Signal(old, syscall.SIGCONT)
+	}
 	if late { // it can't serve on any more
 		p.journal.note("too late to kill process %d", new)
 		p.follow(new)
@@ -239,11 +246,21 @@ func (p *proof) killNew() {
 	p.rest()
 }
 
+// freeze is Freeze for a process that may have gone, when it reports false.
+func (p *proof) freeze(pid int) bool {
+	p.t.Helper()
+	if !slices.Contains(p.Processes(), pid) || syscall.Kill(pid, syscall.SIGSTOP) != nil {
+		return false
+	}
+	p.awaitStop(pid)
+	return slices.Contains(p.Processes(), pid)
+}
+
 // killOld kills the old process of a handover. The new one must serve.
 func (p *proof) killOld() {
 	p.t.Helper()
 	old, new := p.begin()
-	p.moment(max(p.plan.Standby, 0))
+	time.Sleep(p.moment(max(p.plan.Standby, 0)))
 	if slices.Contains(p.Processes(), old) {
 		p.step = fmt.Sprintf("the old process %d of a handover was killed", old)
 		p.kill(old)
@@ -298,7 +315,8 @@ func (p *proof) refuse(bad badProgram, path, good string) {
 	if bad.stays {
 		settled = time.Now().Add(askAgain)
 	}
-	p.poll("the end of what has come of "+p.step, func() bool {
+	what := "the end of what has come of " + p.step
+	over := func() bool {
 		now := p.Processes()
 		if !slices.Contains(now, old) {
 			p.t.Fatalf("process %d, which should serve, has gone, after %s", old, p.step)
@@ -309,14 +327,16 @@ func (p *proof) refuse(bad badProgram, path, good string) {
 		}
 		came = true
 		if bad.stays {
-			p.moment(settle)
+			time.Sleep(p.moment(settle))
 			for _, pid := range fresh {
 				p.end(pid)
 			}
 		}
 		return false
-	})
+	}
+	p.poll(what, over)
 	p.answers() // so that a service which is slow has had its time
+	p.poll(what, over)
 	p.Install(good)
 	p.refused++
 	p.rest()
@@ -325,10 +345,13 @@ func (p *proof) refuse(bad badProgram, path, good string) {
 // settle is how long the harness looks for the process of a bad program.
 const settle = time.Second
 
-// leaked returns the descriptors that the service has at rest, and did not have at
-// first. One that is leaked does not go away.
+// lingering is how long what a service has at rest may take to go away. What is leaked does
+// not.
+const lingering = 10 * time.Second
+
+// leaked returns the descriptors that the service has at rest, and did not have at first.
 func (p *proof) leaked() []string {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(lingering); ; time.Sleep(10 * time.Millisecond) {
 		now, err := proc.Descriptors(p.PID())
 		if err != nil || p.descriptors == nil {
 			return nil // no /proc
@@ -345,12 +368,17 @@ func (p *proof) leaked() []string {
 }
 
 // zombies returns the children of the service that nobody has waited for.
-func (p *proof) zombies() (found []int) {
-	children, _ := proc.Children(p.PID()) // there may be no /proc
-	for _, pid := range children {
-		if s, err := proc.ReadStat(pid); err == nil && s.Exited() {
-			found = append(found, pid)
+func (p *proof) zombies() []int {
+	for deadline := time.Now().Add(lingering); ; time.Sleep(10 * time.Millisecond) {
+		var found []int
+		children, _ := proc.Children(p.PID()) // there may be no /proc
+		for _, pid := range children {
+			if s, err := proc.ReadStat(pid); err == nil && s.Exited() {
+				found = append(found, pid)
+			}
+		}
+		if len(found) == 0 || time.Now().After(deadline) {
+			return found
 		}
 	}
-	return found
 }

@@ -293,18 +293,7 @@ func (s *Service) Processes() []int {
 			s.known[p] = true
 		}
 	} else {
-		for _, p := range proc.Family(s.variable(), s.known) {
-			if !s.known[p] {
-				s.known[p] = true
-				s.journal.note("process %d is there", p.PID)
-			}
-		}
-		// One that exits has no environment any more, but still its descriptors.
-		for p := range s.known {
-			if now, err := proc.ReadStat(p.PID); err != nil || now.Process != p || now.Exited() {
-				delete(s.known, p)
-				s.journal.note("process %d has gone", p.PID)
-			}
+		for s.look() { // what has gone meanwhile may have started another one
 		}
 	}
 	var all []proc.Process
@@ -321,6 +310,25 @@ func (s *Service) Processes() []int {
 	return running
 }
 
+// look brings known up to date, and reports whether a process has gone. mu is held.
+func (s *Service) look() (gone bool) {
+	for _, p := range proc.Family(s.variable(), s.known) {
+		if !s.known[p] {
+			s.known[p] = true
+			s.journal.note("process %d is there", p.PID)
+		}
+	}
+	// One that exits has no environment any more, but still its descriptors.
+	for p := range s.known {
+		if now, err := proc.ReadStat(p.PID); err != nil || now.Process != p || now.Exited() {
+			delete(s.known, p)
+			s.journal.note("process %d has gone", p.PID)
+			gone = true
+		}
+	}
+	return gone
+}
+
 // Signal sends sig to a process of the service.
 func (s *Service) Signal(pid int, sig syscall.Signal) {
 	s.t.Helper()
@@ -334,6 +342,12 @@ func (s *Service) Signal(pid int, sig syscall.Signal) {
 func (s *Service) Freeze(pid int) {
 	s.t.Helper()
 	s.Signal(pid, syscall.SIGSTOP)
+	s.awaitStop(pid)
+}
+
+// awaitStop waits until a process that is sent SIGSTOP does nothing more, or has gone.
+func (s *Service) awaitStop(pid int) {
+	s.t.Helper()
 	s.poll(fmt.Sprintf("process %d to stop", pid), func() bool {
 		p, err := proc.ReadStat(pid)
 		return err != nil || p.State == 'T' || p.Exited()
@@ -358,12 +372,25 @@ func (s *Service) follower(old int) string {
 // askAgain is after how long a service is asked again that does nothing.
 const askAgain = 10 * time.Second
 
+// asking returns what asks old again for a restart that it has been asked for now. It may
+// have been at the end of another one, or not have begun to catch the signal.
+func (s *Service) asking(old int) (again func()) {
+	asked := time.Now()
+	return func() {
+		s.t.Helper()
+		if time.Since(asked) > askAgain {
+			s.Signal(old, s.RestartSignal)
+			asked = time.Now()
+		}
+	}
+}
+
 // waitRestart waits for the end of a restart that old was asked for when there were the
 // processes before.
 func (s *Service) waitRestart(old int, before []int) (new int) {
 	s.t.Helper()
 	var came []int
-	asked := time.Now()
+	again := s.asking(old)
 	s.poll(s.follower(old), func() bool {
 		now := s.Processes()
 		if len(now) == 0 {
@@ -377,9 +404,8 @@ func (s *Service) waitRestart(old int, before []int) (new int) {
 			return over
 		}
 		if slices.Contains(now, old) || len(fresh) == 0 {
-			if len(fresh) == 0 && time.Since(asked) > askAgain { // it may have been at the end of another one
-				s.Signal(old, s.RestartSignal)
-				asked = time.Now()
+			if len(fresh) == 0 {
+				again()
 			}
 			return false
 		}

@@ -20,7 +20,7 @@ func NotifySocket(t *testing.T) (path string, told <-chan string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	messages := make(chan string, 100)
+	messages := make(chan string, 10_000) // who tells waits while it is full
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -65,7 +66,8 @@ func serve(cfg play.Config) error {
 		}
 	}
 	var stopping atomic.Bool
-	server := &http.Server{Handler: http.HandlerFunc(play.Handle)}
+	var fresh freshConns
+	server := &http.Server{Handler: fresh.handler(play.Handle), ConnState: fresh.state}
 	for _, l := range listeners {
 		addrs = append(addrs, l.Addr().String())
 		go func() {
@@ -97,11 +99,42 @@ func serve(cfg play.Config) error {
 		}
 		server.SetKeepAlivesEnabled(false)
 		time.Sleep(100 * time.Millisecond)
+		// Shutdown would cut the first request of a connection.
+		for end := time.Now().Add(5 * time.Second); fresh.any() && time.Now().Before(end); {
+			time.Sleep(5 * time.Millisecond)
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		return play.Done(server.Shutdown(ctx))
 	}
 	return nil
+}
+
+// freshConns knows the connections on which no handler has begun, by their clients.
+type freshConns struct{ clients sync.Map }
+
+func (f *freshConns) state(c net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		f.clients.Store(c.RemoteAddr().String(), nil)
+	case http.StateClosed:
+		f.clients.Delete(c.RemoteAddr().String())
+	}
+}
+
+func (f *freshConns) handler(next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.clients.Delete(r.RemoteAddr)
+		next(w, r)
+	})
+}
+
+func (f *freshConns) any() (found bool) {
+	f.clients.Range(func(any, any) bool {
+		found = true
+		return false
+	})
+	return found
 }
 
 // startProcess starts the program with the listeners.
