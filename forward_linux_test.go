@@ -92,7 +92,7 @@ func TestForwardOnStandby(t *testing.T) {
 			t.Errorf("a new session is with process %d, want %d", c.pid, child)
 		}
 		s.Signal(child, syscall.SIGKILL)
-		s.WaitLog(parent, fmt.Sprintf("child=%d after", child))
+		s.WaitLog(parent, fmt.Sprintf("step=take-back pid=%d child=%d", parent, child))
 		for range 10 {
 			old.exchange()
 		}
