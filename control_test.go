@@ -22,7 +22,8 @@ import (
 )
 
 // controlled is a server with a control socket whose path is relative, in a
-// process that has gone elsewhere.
+// process that has gone elsewhere. The time of grace is for a client on a busy machine,
+// which may take long from its connection to its request.
 func controlled(t *testing.T) play.Config {
 	t.Helper()
 	return play.Config{
@@ -30,6 +31,7 @@ func controlled(t *testing.T) play.Config {
 		Listens:       []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}},
 		ControlSocket: "control",
 		Chdir:         t.TempDir(),
+		IdleGrace:     testbin.Patience,
 	}
 }
 
