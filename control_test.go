@@ -22,7 +22,8 @@ import (
 )
 
 // controlled is a server with a control socket whose path is relative, in a
-// process that has gone elsewhere.
+// process that has gone elsewhere. The time of grace is for a client on a busy machine,
+// which may take long from its connection to its request.
 func controlled(t *testing.T) play.Config {
 	t.Helper()
 	return play.Config{
@@ -30,6 +31,7 @@ func controlled(t *testing.T) play.Config {
 		Listens:       []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}},
 		ControlSocket: "control",
 		Chdir:         t.TempDir(),
+		IdleGrace:     testbin.Patience,
 	}
 }
 
@@ -146,7 +148,6 @@ func TestControlUpgradeFails(t *testing.T) {
 	defer log.Close()
 	fmt.Fprintln(log, "what was there before")
 	cfg := controlled(t)
-	cfg.StartTimeout = 3 * time.Second // for the one that hangs
 	s, c := started(t, cfg, testbin.Stderr(log))
 	pid, addrs := s.Newest()
 	target := testbin.HTTP("http", addrs[0])
@@ -178,7 +179,6 @@ func TestControlUpgradeFails(t *testing.T) {
 		{"is killed", deploy(play.Config{Role: "kill"}), "signal: killed", true, ""},
 		{"can't listen", deploy(play.Config{Role: "http", Listens: []play.Listen{{Addr: "192.0.2.1:1"}}}), "new process failed: listen tcp 192.0.2.1:1: bind: cannot assign requested address", true, ""},
 		{"can't have the control socket", deploy(inUse), "program: there is a file that is no socket", true, ""},
-		{"hangs", deploy(play.Config{Role: "hang"}), "new process is not ready within 3s", true, ""},
 		{"missing", install("nothing"), "no such file or directory", false, ""},
 		{"no program", install("program"), "exec format error", false, ""},
 	} {
@@ -216,6 +216,32 @@ func TestControlUpgradeFails(t *testing.T) {
 	if exists(t, c.Path) {
 		t.Error("the control socket is left behind")
 	}
+}
+
+// One that hangs is not waited for longer than is configured.
+func TestControlUpgradeHangs(t *testing.T) {
+	cfg := controlled(t)
+	cfg.StartTimeout = time.Second
+	s, c := started(t, cfg)
+	pid, addrs := s.Newest()
+	s.Deploy(play.Config{Role: "hang"})
+	_, err := c.Upgrade(patient(t), gracectl.UntilReady)
+	answer := refused(t, err, gracectl.ErrFailed, "new process is not ready within 1s")
+	if answer.PID != pid || answer.Child == 0 || answer.Took < cfg.StartTimeout {
+		t.Errorf("answer %+v", answer)
+	}
+	status := testbin.Status(t, c)
+	if status.PID != pid || status.Phase != "serving" || status.Child != nil ||
+		status.LastFailure == nil || status.LastFailure.Error != answer.Message {
+		t.Errorf("status %+v", status)
+	}
+	if children := testbin.Children(t, pid); len(children) != 0 {
+		t.Errorf("children are left: %v", children)
+	}
+	if got := testbin.AskPID(t, testbin.HTTP("http", addrs[0])); got != pid {
+		t.Errorf("answered by %d, want %d", got, pid)
+	}
+	s.Stop()
 }
 
 // A hook that fails is why the upgrade does.
@@ -306,7 +332,9 @@ func TestControlUpgradeUntilAlone(t *testing.T) {
 	go wait()
 	second := s.Wait("the child", func(e play.Event) bool { return e.Event == play.Serving && e.PID != parent }).PID
 	s.WaitLog(parent, "standing by child=")
-	// The child restarts when the standby is over.
+	// The child restarts when the standby is over, and asks for less of it. The parent
+	// does not hear that before all is seen.
+	s.Freeze(parent)
 	go wait()
 	s.WaitLog(second, "restart waits until")
 	status := testbin.Status(t, c)
@@ -318,6 +346,7 @@ func TestControlUpgradeUntilAlone(t *testing.T) {
 	s.Signal(second, syscall.SIGUSR2)
 	s.WaitLog(second, "a restart waits already")
 	s.Signal(parent, syscall.SIGTERM)
+	s.Signal(parent, syscall.SIGCONT)
 	if r := <-results; r.Old != parent || r.New != second {
 		t.Errorf("%+v, want %d and %d", r, parent, second)
 	}
@@ -363,8 +392,13 @@ func TestControlOnStandby(t *testing.T) {
 			answers = append(answers, string(answer))
 		}
 		if strings.Contains(strings.Join(answers, ""), "no request within") && attempt < 10 {
-			s.Signal(child, syscall.SIGKILL) // the machine was too slow
-			s.WaitAfter(n, "the parent to serve again", func(e play.Event) bool { return e.PID == parent && strings.Contains(e.Text, "serves again") })
+			// The machine was too slow. The parent takes the socket back after it has said that
+			// it serves again.
+			s.Signal(child, syscall.SIGKILL)
+			testbin.Poll(t, "the parent to serve again", func() bool {
+				status, err := c.Status(patient(t))
+				return err == nil && status.PID == parent && status.Phase == "serving"
+			})
 			continue
 		}
 		who := fmt.Sprintf("does not serve: process %d does now", child)
@@ -475,11 +509,34 @@ func TestControlStopWhileAChildStarts(t *testing.T) {
 	s.WaitGone()
 }
 
-// What is asked for while the process stops is refused, the status is told, and one
-// that drains gives way to the next service.
-func TestControlWhileStopping(t *testing.T) {
+// In the StopDelay the status is told, and all else is refused.
+func TestControlInStopDelay(t *testing.T) {
 	cfg := controlled(t)
-	cfg.StopDelay = 3 * time.Second // in which the status must be asked for
+	cfg.StopDelay = time.Hour
+	s, c := started(t, cfg)
+	pid, _ := s.Newest()
+	if stopped, err := c.Stop(patient(t), false); err != nil || stopped != pid {
+		t.Errorf("stop: %d, %v, want %d", stopped, err, pid)
+	}
+	testbin.Poll(t, "the stop to begin", func() bool {
+		phase := testbin.Status(t, c).Phase
+		if phase != "serving" && phase != "stopping" {
+			t.Fatalf("phase %q, want stopping", phase)
+		}
+		return phase == "stopping"
+	})
+	_, err := c.Upgrade(patient(t), gracectl.UntilReady)
+	refused(t, err, gracectl.ErrNotServing, "does not serve any more")
+	_, err = c.Stop(patient(t), false)
+	refused(t, err, gracectl.ErrNotServing, "does not serve any more")
+	s.Signal(pid, syscall.SIGKILL)
+	s.WaitGone()
+}
+
+// What is asked for while the process drains is refused, the status is told, and it
+// gives way to the next service.
+func TestControlWhileDraining(t *testing.T) {
+	cfg := controlled(t)
 	file := filepath.Join(t.TempDir(), "done")
 	s, c := started(t, cfg)
 	pid, addrs := s.Newest()
@@ -497,14 +554,7 @@ func TestControlWhileStopping(t *testing.T) {
 		_, err := c.Stop(patient(t), true)
 		gone <- err
 	}()
-	phases := map[string]bool{}
-	testbin.Poll(t, "the drain", func() bool {
-		phases[testbin.Status(t, c).Phase] = true
-		return phases["draining"]
-	})
-	if !phases["stopping"] {
-		t.Errorf("phases %v, want stopping, too", phases)
-	}
+	testbin.Poll(t, "the drain", func() bool { return testbin.Status(t, c).Phase == "draining" })
 	_, err := c.Upgrade(patient(t), gracectl.UntilReady)
 	refused(t, err, gracectl.ErrNotServing, "does not serve any more")
 	_, err = c.Stop(patient(t), false)

@@ -4,6 +4,7 @@ package grace_test
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,10 +98,10 @@ func TestIdleIsClosed(t *testing.T) {
 			if d := time.Since(begin); d < grace {
 				t.Errorf("idle connections are closed after %v, before their time", d)
 			}
+			begin = time.Now()
 			if err := os.WriteFile(gate, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			begin = time.Now()
 			for _, w := range busy {
 				if got := w.Line(); got != fmt.Sprint(pid) {
 					t.Errorf("answer %q", got)
@@ -127,38 +128,55 @@ func TestIdleIsClosed(t *testing.T) {
 func TestRequestDuringGrace(t *testing.T) {
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
-			cfg := play.Config{Role: "talk", Listens: talks(t), IdleGrace: 3 * time.Second}
-			s, pid, addrs := talking(t, cfg)
-			var half, idle []*testbin.Wire
-			for i, l := range cfg.Listens {
-				w := testbin.Dial(t, l, addrs[i])
-				say(t, w, "", pid)
-				half = append(half, w)
-				w = testbin.Dial(t, l, addrs[i])
-				say(t, w, "", pid)
-				idle = append(idle, w)
-			}
-			end(s, pid)
-			s.WaitLog(pid, "step=drain")
-			for i := range half {
-				half[i].Send("sleep")
-				say(t, idle[i], "", pid)
-			}
-			for _, w := range idle {
-				w.WaitClosed() // the time of grace is over
-			}
-			for _, w := range half {
-				w.Send(" 1ms\n")
-				if got := w.Line(); got != fmt.Sprint(pid) {
-					t.Errorf("answer %q", got)
-				}
-				_ = w.Close()
-			}
-			if e := s.WaitReturned(pid); e.Event != play.Returned || e.Text != "" {
-				t.Errorf("%s %s", e.Event, e.Text)
+			for grace := 3 * time.Second; !requestDuringGrace(t, end, grace); grace *= 4 {
+				t.Logf("the machine is too slow for a time of grace of %v", grace)
 			}
 		})
 	}
+}
+
+// requestDuringGrace returns false if the time of grace may have been over before the
+// requests were made.
+func requestDuringGrace(t *testing.T, end func(*testbin.Service, int), grace time.Duration) (inTime bool) {
+	t.Helper()
+	cfg := play.Config{Role: "talk", Listens: talks(t), IdleGrace: grace}
+	s, pid, addrs := talking(t, cfg)
+	var half, idle []*testbin.Wire
+	for i, l := range cfg.Listens {
+		w := testbin.Dial(t, l, addrs[i])
+		say(t, w, "", pid)
+		half = append(half, w)
+		w = testbin.Dial(t, l, addrs[i])
+		say(t, w, "", pid)
+		idle = append(idle, w)
+	}
+	begin := time.Now()
+	end(s, pid)
+	s.WaitLog(pid, "step=drain")
+	for i := range half {
+		_, _ = io.WriteString(half[i], "sleep")
+		_, _ = io.WriteString(idle[i], "\n")
+	}
+	if time.Since(begin) >= grace {
+		return false
+	}
+	for _, w := range idle {
+		if got := w.Line(); got != fmt.Sprint(pid) {
+			t.Errorf("answer %q", got)
+		}
+		w.WaitClosed() // the time of grace is over
+	}
+	for _, w := range half {
+		w.Send(" 1ms\n")
+		if got := w.Line(); got != fmt.Sprint(pid) {
+			t.Errorf("answer %q", got)
+		}
+		_ = w.Close()
+	}
+	if e := s.WaitReturned(pid); e.Event != play.Returned || e.Text != "" {
+		t.Errorf("%s %s", e.Event, e.Text)
+	}
+	return true
 }
 
 // A handler learns of the drain, and can say goodbye before the connection is
@@ -259,7 +277,9 @@ func TestTermTimeout(t *testing.T) {
 			if e := s.WaitReturned(pid); e.Text != "grace: TERM timeout in closing listeners" {
 				t.Errorf("%s %s", e.Event, e.Text)
 			}
-			if n := logged(s, pid, back); n != len(kept) {
+			// They have a second, which a busy machine may need for something else.
+			inTime := time.Since(begin) < cfg.TermTimeout+time.Second
+			if n := logged(s, pid, back); n != len(kept) && inTime {
 				t.Errorf("%d handlers came back before Wait returned, want %d", n, len(kept))
 			}
 		})

@@ -137,12 +137,12 @@ func ExampleConn() {
 	fmt.Fprintln(client, "hello")
 	answers.Scan()
 	fmt.Println(answers.Text())
-	go func() {
-		defer client.Close()
-		answers.Scan()
-		fmt.Println(answers.Text())
-	}()
-	if err := listener.Close(); err != nil { // as Wait does
+	closed := make(chan error)
+	go func() { closed <- listener.Close() }() // as Wait does
+	answers.Scan()
+	fmt.Println(answers.Text())
+	client.Close()
+	if err := <-closed; err != nil {
 		log.Fatal(err)
 	}
 	// Output:

@@ -273,7 +273,7 @@ func TestPacketsBeforeReady(t *testing.T) {
 	s.WaitLog(parent, fmt.Sprintf("step=standby pid=%d child=%d", parent, child))
 	answeredBy(child)
 	s.Signal(child, syscall.SIGKILL)
-	s.WaitLog(parent, fmt.Sprintf("child=%d after", child))
+	s.WaitLog(parent, fmt.Sprintf("step=take-back pid=%d child=%d", parent, child))
 	answeredBy(parent)
 	s.Signal(parent, syscall.SIGTERM)
 	s.WaitGone()

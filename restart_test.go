@@ -95,7 +95,7 @@ func TestChildIsReplacedOnStandby(t *testing.T) {
 // A server that is told to stop goes on accepting for the StopDelay, but not if
 // another one follows. Under a service manager a second SIGTERM changes nothing.
 func TestStopDelay(t *testing.T) {
-	cfg := play.Config{Role: "grace", Listens: []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}}, StopDelay: 2 * time.Second}
+	cfg := play.Config{Role: "grace", Listens: []play.Listen{{Network: "tcp", Addr: "127.0.0.1:0"}}, StopDelay: time.Hour}
 	s := testbin.Start(t, cfg, testbin.Env("INVOCATION_ID=1"))
 	first, addrs := s.Newest()
 	s.WaitLog(first, waits)
@@ -105,14 +105,29 @@ func TestStopDelay(t *testing.T) {
 	s.Signal(pid, syscall.SIGTERM)
 	s.WaitLog(pid, "step=stop")
 	s.Signal(pid, syscall.SIGTERM)
+	s.WaitLog(pid, "the request to stop changes nothing")
 	if got := testbin.AskPID(t, testbin.Lines("tcp", addrs[0])); got != pid {
 		t.Errorf("answered by %d, want %d", got, pid)
 	}
-	s.WaitReturned(pid)
 	for _, e := range s.Events() {
 		if e.PID == first && strings.Contains(e.Text, "step=stop") {
 			t.Errorf("the old process logs %q", e.Text)
 		}
+	}
+	s.Signal(pid, syscall.SIGKILL)
+	s.WaitGone()
+
+	cfg.StopDelay = 500 * time.Millisecond
+	s = testbin.Start(t, cfg)
+	pid, _ = s.Newest()
+	s.WaitLog(pid, waits)
+	begin := time.Now()
+	s.Signal(pid, syscall.SIGTERM)
+	if e := s.WaitReturned(pid); e.Event != play.Returned || e.Text != "" {
+		t.Errorf("%s %s", e.Event, e.Text)
+	}
+	if d := time.Since(begin); d < cfg.StopDelay {
+		t.Errorf("it stops after %v", d)
 	}
 	s.WaitGone()
 }

@@ -149,7 +149,7 @@ func (l *loop) awaitReady(child *handoff.Child) (ready string, err error) {
 	var (
 		messages = child.Messages()
 		exited   = child.Exited()
-		ended    <-chan time.Time // fires when nothing more is expected
+		ended    <-chan struct{} // closed when nothing more is expected
 		hello    bool
 		reason   string // which the child gave itself
 	)
@@ -161,7 +161,7 @@ func (l *loop) awaitReady(child *handoff.Child) (ready string, err error) {
 				if messages = nil; exited == nil {
 					return "", whyNotReady(child, true, reason)
 				}
-				ended = time.After(handoff.LastWords)
+				ended = handoff.AfterLastWords()
 			case m.Word == handoff.Ready:
 				return m.Args, nil
 			case m.Word == handoff.Hello && !hello:
@@ -169,7 +169,7 @@ func (l *loop) awaitReady(child *handoff.Child) (ready string, err error) {
 				l.log(stepHello).Info("new process takes part in the handover", "child", child.PID(), "after", time.Since(l.started))
 			case m.Word == handoff.Failed && reason == "":
 				reason = m.Args
-				ended = time.After(handoff.LastWords)
+				ended = handoff.AfterLastWords()
 			default:
 				return "", fmt.Errorf("new process sent %.60q on the control socket, which is no message of a handover", strings.TrimSpace(m.Word+" "+m.Args))
 			}
@@ -177,7 +177,7 @@ func (l *loop) awaitReady(child *handoff.Child) (ready string, err error) {
 			if exited = nil; messages == nil {
 				return "", whyNotReady(child, true, reason)
 			}
-			ended = time.After(handoff.LastWords)
+			ended = handoff.AfterLastWords()
 		case <-ended:
 			return "", whyNotReady(child, exited == nil, reason)
 		case <-timer.C:
@@ -266,14 +266,14 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 			}
 			continue
 		case <-child.Exited():
-			why, ok, hasten := lastWord(messages, 20*time.Millisecond)
+			why, ok, hasten := lastWord(messages, time.After(20*time.Millisecond))
 			asked = asked || hasten
 			if ok {
 				return l.left(child, why)
 			}
 			l.resume()
 			// On a busy machine what it said may come late.
-			why, ok, hasten = lastWord(messages, handoff.LastWords)
+			why, ok, hasten = lastWord(messages, handoff.AfterLastWords())
 			asked = asked || hasten
 			if ok {
 				l.pause()
@@ -300,7 +300,7 @@ func (l *loop) standby(child *handoff.Child, told string) (done bool) {
 			continue
 		}
 		if child.Gone() { // in the moment in which this process was told to stop
-			if why, ok, _ := lastWord(messages, handoff.LastWords); ok {
+			if why, ok, _ := lastWord(messages, handoff.AfterLastWords()); ok {
 				return l.left(child, why)
 			}
 			child.Release()
@@ -337,8 +337,7 @@ func (l *loop) left(child *handoff.Child, why string) (done bool) {
 // lastWord returns why a child that has exited said it would, and whether it has said that
 // it was to restart. What it has sent is followed by end of file, unless a process that it
 // started holds the socket.
-func lastWord(messages <-chan handoff.Message, wait time.Duration) (why string, ok, hasten bool) {
-	timeout := time.After(wait)
+func lastWord[T any](messages <-chan handoff.Message, timeout <-chan T) (why string, ok, hasten bool) {
 	for messages != nil {
 		select {
 		case m, more := <-messages:

@@ -29,13 +29,24 @@ type Gate struct {
 	deadline time.Time // that of the program, while the gate is open
 
 	patience time.Duration // of one call while draining
+
+	// How long Finish waits. Tests that need more than a busy machine gives them change it.
+	drainTimeout, calledWithin time.Duration
 }
 
 // NewGate makes a Gate for calls that setDeadline wakes, if it is not nil. queued
 // reports whether there is something that they would return at once. end is called
 // by the first Close.
 func NewGate(setDeadline func(time.Time) error, queued func() bool, end func() error) Gate {
-	return Gate{setDeadline: setDeadline, queued: queued, end: end, started: make(chan struct{}), changed: make(chan struct{})}
+	return Gate{
+		setDeadline:  setDeadline,
+		queued:       queued,
+		end:          end,
+		started:      make(chan struct{}),
+		changed:      make(chan struct{}),
+		drainTimeout: drainTimeout,
+		calledWithin: calledWithin,
+	}
 }
 
 type state int
@@ -209,24 +220,32 @@ func (g *Gate) drain() {
 	if g.setDeadline == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), g.drainTimeout)
 	defer cancel()
 	g.state = draining
 	g.patience = drainWait
 	g.wakeAt(time.Now().Add(g.patience))
 	g.change()
 	for g.state == draining && ctx.Err() == nil {
-		if g.inside == 0 {
-			before := g.calls
-			called, cancel := context.WithTimeout(ctx, calledWithin)
-			g.wait(called, func() bool { return g.calls != before || g.state == closed })
-			cancel()
-			if g.calls == before {
-				return
-			}
+		if g.inside == 0 && !g.called(ctx) {
+			return
 		}
 		g.wait(ctx, func() bool { return g.inside == 0 || g.state == closed })
 	}
+}
+
+// called waits for the next call, and reports whether there is one within calledWithin.
+// It waits in steps: of a process that does not get on for a while, longer than all of
+// them, only one is over by then, and its loops have the others to come. mu is held.
+func (g *Gate) called(ctx context.Context) bool {
+	const steps = 10
+	before := g.calls
+	for i := 0; i < steps && g.calls == before && g.state != closed; i++ {
+		step, cancel := context.WithTimeout(ctx, g.calledWithin/steps)
+		g.wait(step, func() bool { return g.calls != before || g.state == closed })
+		cancel()
+	}
+	return g.calls != before
 }
 
 // Close closes the gate. Calls after the first return the same.

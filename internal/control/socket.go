@@ -115,9 +115,12 @@ func replaceable(path string, family []int) error {
 // Draining is the phase in the status of a process that serves nothing any more.
 const Draining = "draining"
 
+// statusTimeout is how long a process may take to say so. It may be busy.
+const statusTimeout = 5 * time.Second
+
 // leaves reports whether the process that listens says that it drains.
 func leaves(path string) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()
 	a, c, err := Ask(ctx, path, Request{Command: Status})
 	if err != nil {

@@ -438,6 +438,9 @@ func TestAskEnds(t *testing.T) {
 	if _, _, err := Ask(ctx, path, Request{Command: Status}); !errors.Is(err, cause) {
 		t.Errorf("Ask = %v, want %v", err, cause)
 	}
+	if _, _, err := Ask(ctx, path, Request{Command: Status}); !errors.Is(err, cause) {
+		t.Errorf("Ask with a context that has ended = %v, want %v", err, cause)
+	}
 }
 
 // Another user gets nothing but that, even if the mode of the file lets him

@@ -105,6 +105,24 @@ func (c *Child) end(died bool) {
 // process that it started holds the socket, or the machine is busy.
 const LastWords = time.Second
 
+// AfterLastWords returns a channel that is closed when that is over. It is counted in
+// steps: a process that does not get on for longer than all of them has the others, to
+// hear what has come meanwhile.
+func AfterLastWords() <-chan struct{} {
+	over := make(chan struct{})
+	left := 10
+	var step func()
+	step = func() {
+		if left--; left < 0 {
+			close(over)
+			return
+		}
+		time.AfterFunc(LastWords/10, step)
+	}
+	step()
+	return over
+}
+
 // crashed reports whether the child, which has exited, has not said that it would.
 func (c *Child) crashed() bool {
 	if c.control == nil {
@@ -112,7 +130,7 @@ func (c *Child) crashed() bool {
 	}
 	select {
 	case <-c.passer.ended:
-	case <-time.After(LastWords):
+	case <-AfterLastWords():
 	}
 	return !c.leaving.Load()
 }

@@ -81,12 +81,19 @@ func talk(c net.Conn, l grace.Drainer, goodbye bool) {
 		time.Sleep(linger)
 		play.Emit(play.Event{Event: play.Log, Text: "handler comes back: " + text(err)})
 	}()
-	defer context.AfterFunc(conn.Context(), func() {
+	told := make(chan struct{})
+	stop := context.AfterFunc(conn.Context(), func() {
+		defer close(told)
 		play.Emit(play.Event{Event: play.Log, Text: "handler is told: " + context.Cause(conn.Context()).Error()})
 		if goodbye {
 			say(bye)
 		}
-	})()
+	})
+	defer func() {
+		if !stop() {
+			<-told // before the end
+		}
+	}()
 	r := bufio.NewReader(c)
 	for {
 		conn.SetIdle(r.Buffered() == 0)
