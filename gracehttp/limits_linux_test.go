@@ -24,7 +24,7 @@ func TestDirectoryIsGone(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s := testbin.Start(t, loadedConfig(), testbin.Dir(dir))
+	s := testbin.Start(t, patient(httpConfig()), testbin.Dir(dir))
 	refused(t, s, "directory where this process was started: stat "+dir, func() {
 		if err := os.Remove(dir); err != nil {
 			t.Fatal(err)
@@ -42,7 +42,7 @@ func TestDirectoryIsUnreadable(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s := testbin.Start(t, loadedConfig(), testbin.Dir(dir), testbin.Unprivileged())
+	s := testbin.Start(t, patient(httpConfig()), testbin.Dir(dir), testbin.Unprivileged())
 	mode := func(perm os.FileMode) func() {
 		return func() {
 			if err := os.Chmod(dir, perm); err != nil {
@@ -55,7 +55,7 @@ func TestDirectoryIsUnreadable(t *testing.T) {
 
 // No process can be started: there are too many.
 func TestForkFails(t *testing.T) {
-	s := testbin.Start(t, loadedConfig(), testbin.Unprivileged())
+	s := testbin.Start(t, patient(httpConfig()), testbin.Unprivileged())
 	_, addrs := s.Newest()
 	limit := func(n int) func() {
 		return func() {
@@ -131,7 +131,7 @@ func descriptors(t *testing.T, pid int) int {
 // The PID file can't be written: a new process is given up for it, and what was
 // in the file stays.
 func TestPIDFileCannotBeWritten(t *testing.T) {
-	cfg := loadedConfig()
+	cfg := patient(httpConfig())
 	cfg.PIDFile = "run/pid" // from the directory of the start
 	dir := testbin.Shared(t)
 	run := filepath.Join(dir, "run")

@@ -26,10 +26,9 @@ func httpConfig() play.Config {
 	}}
 }
 
-// loadedConfig is httpConfig for a server that drains under load: on a busy machine a
-// client may take long from when it has connected until it has sent its request.
-func loadedConfig() play.Config {
-	cfg := httpConfig()
+// patient is cfg with time for clients on a busy machine, which may be a while between
+// connecting and sending a request. Connections that nobody uses hold up the drain.
+func patient(cfg play.Config) play.Config {
 	cfg.IdleGrace = testbin.Patience
 	return cfg
 }
@@ -45,7 +44,7 @@ func targets(addrs []string) []testbin.Target {
 }
 
 func TestRestartUnderLoad(t *testing.T) {
-	s := testbin.Start(t, loadedConfig())
+	s := testbin.Start(t, patient(httpConfig()))
 	first, addrs := s.Newest()
 	load := testbin.NewLoad(t, targets(addrs)...)
 	load.WaitPID(first)
@@ -115,7 +114,7 @@ func TestKeepAliveLosesNothing(t *testing.T) {
 
 // Several calls of Serve in one process share one inheritance and one restart.
 func TestTwoServesRestartOnce(t *testing.T) {
-	cfg := loadedConfig()
+	cfg := patient(httpConfig())
 	cfg.Role = "twice"
 	cfg.Listens[0].Addr = "127.0.0.2:0" // no two the same: who asks first is by chance
 	s := testbin.Start(t, cfg)

@@ -27,7 +27,7 @@ func TestBurstOfRestarts(t *testing.T) {
 		{"standby", 300 * time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			cfg := loadedConfig()
+			cfg := patient(httpConfig())
 			cfg.Standby = test.standby
 			s := testbin.Start(t, cfg)
 			first, addrs := s.Newest()

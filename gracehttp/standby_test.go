@@ -21,7 +21,7 @@ import (
 // A child that dies when it was ready already is replaced by its parent, at once
 // and whatever it dies of.
 func TestStandbyTakesBack(t *testing.T) {
-	cfg := loadedConfig()
+	cfg := patient(httpConfig())
 	cfg.Standby = time.Hour // ended by SIGTERM
 	s := testbin.Start(t, cfg)
 	parent, addrs := s.Newest()
@@ -204,7 +204,7 @@ func TestStopOfChildEndsStandby(t *testing.T) {
 // A restart that is asked for during the standby is the child's, which waits
 // until it is on its own. A long standby is shortened then.
 func TestRestartOnStandbyWaits(t *testing.T) {
-	cfg := loadedConfig()
+	cfg := patient(httpConfig())
 	cfg.Standby = time.Hour
 	s := testbin.Start(t, cfg)
 	first, second := s.Restart()
