@@ -198,8 +198,8 @@ run)
 	;;
 install)
 	if [ -z "$(find_systemd)" ]; then
-		apt-get update -q
-		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends systemd
+		apt-get -o Acquire::Retries=5 update -q
+		DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=5 install -q -y --no-install-recommends systemd
 	fi
 	;;
 *)
