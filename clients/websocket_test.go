@@ -129,22 +129,31 @@ func wsRead(ctx context.Context, c *websocket.Conn) (string, error) {
 // wsPID asks for the pid of the process at the other end.
 func wsPID(t *testing.T, c *websocket.Conn) int {
 	t.Helper()
-	if err := c.Write(t.Context(), websocket.MessageText, []byte("pid")); err != nil {
+	pid, err := tryPID(t, c)
+	if err != nil {
 		t.Fatalf("ask a WebSocket: %v", err)
+	}
+	return pid
+}
+
+// tryPID is wsPID for a connection that may be closed.
+func tryPID(t *testing.T, c *websocket.Conn) (pid int, err error) {
+	t.Helper()
+	if err := c.Write(t.Context(), websocket.MessageText, []byte("pid")); err != nil {
+		return 0, err
 	}
 	for {
 		answer, err := wsRead(t.Context(), c)
 		if err != nil {
-			t.Fatalf("ask a WebSocket: %v", err)
+			return 0, err
 		}
 		if answer == "bye" {
 			continue // the test answers it when it likes
 		}
-		var pid int
 		if _, err := fmt.Sscanf(answer, "%d pid", &pid); err != nil {
 			t.Fatalf("answer %q: %v", answer, err)
 		}
-		return pid
+		return pid, nil
 	}
 }
 
@@ -302,7 +311,6 @@ func TestWebSocketsEndCleanly(t *testing.T) {
 			}
 			_ = next.CloseNow()
 		}
-		begin := time.Now()
 		for _, c := range held {
 			if err := c.Write(t.Context(), websocket.MessageText, []byte("done")); err != nil {
 				t.Error(err)
@@ -317,12 +325,19 @@ func TestWebSocketsEndCleanly(t *testing.T) {
 		}
 		waitReturned(t, s, pid)
 		s.WaitExit(pid)
-		// StopTimeout is a minute.
-		if d := time.Since(begin); d > 10*time.Second {
-			t.Errorf("%d has exited %v after its last WebSocket was closed", pid, d)
-		}
+		never(t, s, "requests take too long") // the StopTimeout is a minute
 	}
 	s.Stop()
+}
+
+// never fails the test if a process has logged a line with text.
+func never(t *testing.T, s *testbin.Service, text string) {
+	t.Helper()
+	for _, e := range s.Events() {
+		if e.Event == play.Log && strings.Contains(e.Text, text) {
+			t.Errorf("%d has logged %q", e.PID, e.Text)
+		}
+	}
 }
 
 // A WebSocket whose handler does not listen is served until StopTimeout, and closed
@@ -333,6 +348,16 @@ func TestWebSocketIsClosedAtStopTimeout(t *testing.T) {
 	cfg.WaitHijacked = true
 	cfg.IdleGrace = 0
 	cfg.StopTimeout = 3 * time.Second
+	for !closedAtStopTimeout(t, cfg) {
+		cfg.StopTimeout *= 2
+		t.Logf("the machine is slow: again with a StopTimeout of %v", cfg.StopTimeout)
+	}
+}
+
+// closedAtStopTimeout reports whether the machine was quick enough to see that WebSockets
+// are served until then.
+func closedAtStopTimeout(t *testing.T, cfg play.Config) bool {
+	t.Helper()
 	s := testbin.Start(t, cfg)
 	pid, addrs := s.Newest()
 	var all []*websocket.Conn
@@ -344,12 +369,19 @@ func TestWebSocketIsClosedAtStopTimeout(t *testing.T) {
 	begin := time.Now()
 	s.Restart()
 	s.WaitLog(pid, "requests in flight are waited for")
+	var served []*websocket.Conn
 	for _, c := range all {
-		if got := wsPID(t, c); got != pid {
+		got, err := tryPID(t, c)
+		if err == nil && got != pid {
 			t.Errorf("served by %d, want %d", got, pid)
 		}
+		if err == nil {
+			served = append(served, c)
+		} else if d := time.Since(begin); d < cfg.StopTimeout || cfg.StopTimeout > patience {
+			t.Fatalf("not served after %v: %v", d, err)
+		}
 	}
-	for _, c := range all {
+	for _, c := range served {
 		answer, err := wsRead(t.Context(), c)
 		if status := websocket.CloseStatus(err); err == nil || status != -1 || errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %q, %v, want the connection to be cut", answer, err)
@@ -362,6 +394,7 @@ func TestWebSocketIsClosedAtStopTimeout(t *testing.T) {
 	waitReturned(t, s, pid)
 	s.WaitExit(pid)
 	s.Stop()
+	return len(served) == len(all)
 }
 
 // Without WaitHijacked nobody waits for a WebSocket.
@@ -377,23 +410,14 @@ func TestWebSocketIsNotWaitedFor(t *testing.T) {
 		wsPID(t, c)
 		all = append(all, c)
 	}
-	begin := time.Now()
 	restart(t, s)
 	s.WaitExit(pid)
-	// StopTimeout is a minute.
-	if d := time.Since(begin); d > 30*time.Second {
-		t.Errorf("%d has exited after %v", pid, d)
-	}
 	for _, c := range all {
 		answer, err := wsRead(t.Context(), c)
 		if status := websocket.CloseStatus(err); err == nil || status != -1 || errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %q, %v, want the connection to have ended with its process", answer, err)
 		}
 	}
-	for _, e := range s.Events() {
-		if e.Event == play.Log && strings.Contains(e.Text, "are waited for") {
-			t.Errorf("%d has logged %q", e.PID, e.Text)
-		}
-	}
+	never(t, s, "are waited for")
 	s.Stop()
 }

@@ -126,7 +126,7 @@ func TestGroupKeepsItsOrder(t *testing.T) {
 func TestGroupShrinksAndGrows(t *testing.T) {
 	addr := gracetest.FreeAddr(t)
 	cfg := group(addr, 4)
-	cfg.Standby = time.Second
+	cfg.Standby = time.Hour
 	s := testbin.Start(t, cfg)
 	for _, n := range []int{2, 4, 1, 3} {
 		old, _ := s.Newest()
@@ -135,21 +135,26 @@ func TestGroupShrinksAndGrows(t *testing.T) {
 		s.Deploy(cfg)
 		_, pid := s.Restart()
 		s.WaitLog(old, "standing by")
-		s.Freeze(old) // so that what comes to it waits
-		var clients []client
-		for range 64 {
-			clients = append(clients, connect(t, addr, 0))
-		}
-		s.Signal(old, syscall.SIGCONT)
-		pids := make(map[int]int)
-		for _, c := range clients {
-			position, by := c.answer()
-			if pids[by]++; by == pid && position >= n {
-				t.Errorf("socket %d of %d answers", position, n)
+		for _, ends := range []bool{false, true} {
+			s.Freeze(old) // so that what comes to it waits
+			var clients []client
+			for range 64 {
+				clients = append(clients, connect(t, addr, 0))
 			}
-		}
-		if len(pids) != 2 && n < 3 || pids[pid] == 0 {
-			t.Errorf("a group of %d in process %d, before that in %d: answers %v", n, pid, old, pids)
+			if ends {
+				s.Signal(old, syscall.SIGTERM) // which ends the standby
+			}
+			s.Signal(old, syscall.SIGCONT)
+			pids := make(map[int]int)
+			for _, c := range clients {
+				position, by := c.answer()
+				if pids[by]++; by == pid && position >= n {
+					t.Errorf("socket %d of %d answers", position, n)
+				}
+			}
+			if len(pids) != 2 && n < 3 || pids[pid] == 0 {
+				t.Errorf("a group of %d in process %d, before that in %d: answers %v", n, pid, old, pids)
+			}
 		}
 		s.WaitReturned(old)
 		for range 16 {

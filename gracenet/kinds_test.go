@@ -249,9 +249,9 @@ func TestFiles(t *testing.T) {
 	s.WaitLog(pid, "signals restart and stop this process")
 	ask("read pipe", "EOF")
 	testbin.Poll(t, "the lock to be free", func() bool { return lock(other) == nil })
-	if got := testbin.Ask(t, target, "fds"); len(strings.Fields(got)) != len(strings.Fields(before))-2 {
-		t.Errorf("descriptors: %s, want two less than %s", got, before)
-	}
+	testbin.Poll(t, "two descriptors less than "+before, func() bool {
+		return len(strings.Fields(testbin.Ask(t, target, "fds"))) == len(strings.Fields(before))-2
+	})
 	cfg.Listens = append(cfg.Listens, play.Listen{Addr: "lock"})
 	s.Deploy(cfg)
 	n := len(s.Events())
@@ -277,9 +277,6 @@ func TestConnectedSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(testbin.Patience)); err != nil {
-		t.Fatal(err)
-	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -295,6 +292,9 @@ func TestConnectedSocket(t *testing.T) {
 	for range 3 {
 		if got := testbin.Ask(t, target, "write connection hello"); got != "<nil>" {
 			t.Errorf("write: %s", got)
+		}
+		if err := c.SetDeadline(time.Now().Add(testbin.Patience)); err != nil {
+			t.Fatal(err)
 		}
 		b := make([]byte, 5)
 		if _, err := c.Read(b); err != nil || string(b) != "hello" {

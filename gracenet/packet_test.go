@@ -135,6 +135,7 @@ func TestDatagrams(t *testing.T) {
 		}
 		return err == nil
 	})
+	s.WaitLog(pid, "signals restart and stop this process")
 	s.Stop()
 	gone(t, path)
 }

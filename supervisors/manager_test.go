@@ -226,9 +226,9 @@ func TestReloadMessagesOnStandby(t *testing.T) {
 	m.reload(since)
 	s.WaitLog(first, fmt.Sprintf("standing by child=%d", second))
 	// This one is passed on, and begins when the standby is over.
+	since = monotonic(t)
 	s.Signal(first, reloadSignal)
 	s.WaitLog(second, "restart waits")
-	since = monotonic(t)
 	third := s.Wait("a third process", func(e play.Event) bool {
 		return e.Event == play.Serving && e.PID != first && e.PID != child && e.PID != second
 	}).PID

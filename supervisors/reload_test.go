@@ -68,14 +68,19 @@ func TestReload(t *testing.T) {
 // A reload that comes during another one is not lost.
 func TestReloadTwice(t *testing.T) {
 	cfg := httpConfig()
-	cfg.Standby = 300 * time.Millisecond
+	cfg.Standby = time.Hour
 	a, first := start(t, "app.service", cfg)
 	load := newLoad(t)
 	load.WaitPID(first)
+	cfg.Standby = 300 * time.Millisecond
+	a.deploy(cfg)
 	second := a.reload()
 	n := len(a.events())
 	// The main process is still the first one, which stands by and passes it on.
-	a.signal(a.mainPID(), reloadSignal)
+	if main := a.mainPID(); main != first {
+		t.Fatalf("the main process is %d, want %d", main, first)
+	}
+	a.signal(first, reloadSignal)
 	third := a.waitServing(n).PID
 	load.WaitPID(third)
 	a.waitMain(third)

@@ -104,6 +104,8 @@ func TestStopDuringLongDrain(t *testing.T) {
 	cfg.IdleGrace, cfg.StopTimeout, cfg.KillTimeout = 0, 5*time.Second, time.Second
 	a, old := start(t, "app.service", cfg)
 	first := a.ask("until " + appDir + "/never")
+	cfg.StopTimeout = 0 // the new one has time
+	a.deploy(cfg)
 	pid := a.reload()
 	a.waitMain(pid)
 	second := a.ask("sleep 2s")
@@ -118,13 +120,17 @@ func TestStopDuringLongDrain(t *testing.T) {
 	a.expectStopped(old, pid)
 }
 
+// timeoutStop is how soon systemd kills a service that does not ask for more time: as
+// soon as a busy machine may be sure to let it ask.
+const timeoutStop = "TimeoutStopSec=5s"
+
 // A stop may take as long as the server was configured to, also if that is longer
 // than TimeoutStopSec.
 func TestStopTakesLong(t *testing.T) {
 	cfg := httpConfig()
 	cfg.IdleGrace = 0
-	a, pid := start(t, "app.service", cfg, "TimeoutStopSec=2s")
-	request := a.ask("sleep 5s")
+	a, pid := start(t, "app.service", cfg, timeoutStop)
+	request := a.ask("sleep 8s")
 	a.stop()
 	a.expectAnswer(request)
 	a.expectStopped(pid)
@@ -133,8 +139,8 @@ func TestStopTakesLong(t *testing.T) {
 // So may a stop with a delay, during which the server goes on accepting.
 func TestStopDelayTakesLong(t *testing.T) {
 	cfg := httpConfig()
-	cfg.StopDelay = 5 * time.Second
-	a, pid := start(t, "app.service", cfg, "TimeoutStopSec=2s")
+	cfg.StopDelay = 8 * time.Second
+	a, pid := start(t, "app.service", cfg, timeoutStop)
 	a.stop()
 	a.waitLog(pid, "stopping soon")
 	a.expectStopped(pid)

@@ -167,7 +167,7 @@ run() {
 	setsid unshare --fork --kill-child --pid --mount --mount-proc --propagation private --uts --ipc --net \
 		-- "$BASH" "$0" enter </dev/null >>"$console" 2>&1 &
 	launcher=$!
-	for _ in $(seq 1500); do
+	for _ in $(seq 6000); do
 		kill -0 $launcher 2>/dev/null || break
 		[ -n "$init" ] || init=$(find_init)
 		if [ -n "$init" ] && [ -S "/proc/$init/root/run/systemd/private" ] &&
@@ -198,8 +198,8 @@ run)
 	;;
 install)
 	if [ -z "$(find_systemd)" ]; then
-		apt-get update -q
-		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends systemd
+		apt-get -o Acquire::Retries=5 update -q
+		DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=5 install -q -y --no-install-recommends systemd
 	fi
 	;;
 *)

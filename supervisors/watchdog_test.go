@@ -12,9 +12,10 @@ import (
 	"github.com/facebookgo/grace/internal/testbin"
 )
 
-const watchdog = 2 * time.Second
+// watchdog is long enough for a busy machine: half of it is between two signs of life.
+const watchdog = 6 * time.Second
 
-// livesOn waits until pid has shown for several periods of the watchdog that it
+// livesOn waits until pid has shown for more than a period of the watchdog that it
 // lives.
 func (a *app) livesOn(pid int) {
 	a.t.Helper()
@@ -23,7 +24,7 @@ func (a *app) livesOn(pid int) {
 		return time.Duration(usec) * time.Microsecond
 	}
 	begin := last()
-	testbin.Poll(a.t, "signs of life", func() bool { return last()-begin > 5*watchdog/2 || a.mainPID() != pid })
+	testbin.Poll(a.t, "signs of life", func() bool { return last()-begin > watchdog || a.mainPID() != pid })
 	if main := a.mainPID(); main != pid {
 		a.t.Fatalf("the main process is %d, want %d", main, pid)
 	}
@@ -34,7 +35,7 @@ func (a *app) livesOn(pid int) {
 // for longer than a period, and the ones that follow.
 func TestWatchdog(t *testing.T) {
 	cfg := httpConfig()
-	cfg.Standby = 5 * watchdog / 2
+	cfg.Standby = 3 * watchdog / 2
 	a, pid := start(t, "app.service", cfg, "WatchdogSec="+watchdog.String())
 	a.livesOn(pid)
 	for range 2 {

@@ -71,7 +71,9 @@ func TestRestarts(t *testing.T) {
 		return gracetest.NewLoad(t, clients...)
 	}
 	steady := load()
-	steady.WaitMore(20000)
+	for range 20 {
+		steady.WaitMore(1000)
+	}
 	without := steady.Stop()
 
 	restarted := load()

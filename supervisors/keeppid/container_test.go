@@ -61,10 +61,11 @@ func TestContainer(t *testing.T) {
 
 	// A process whose parent has died belongs to the first one.
 	nsenter := look(t, "nsenter", "util-linux")
-	if out, err := exec.Command(nsenter, "--target", strconv.Itoa(pid), "--pid", "sh", "-c", "sleep 0.1 & exit 0").CombinedOutput(); err != nil {
+	if out, err := exec.Command(nsenter, "--target", strconv.Itoa(pid), "--pid", "sh", "-c", "sleep 1000 >/dev/null 2>&1 & exit 0").CombinedOutput(); err != nil {
 		t.Fatalf("nsenter: %v\n%s", err, out)
 	}
 	testbin.Poll(t, "the orphan to be a child of the first process", func() bool { return len(testbin.Children(t, pid)) == 1 })
+	signal(t, testbin.Children(t, pid)[0], syscall.SIGKILL)
 	testbin.Poll(t, "the orphan to be reaped", func() bool { return len(testbin.Children(t, pid)) == 0 })
 
 	// What "docker stop" does, with a request under way.

@@ -66,11 +66,14 @@ func serve(cfg play.Config) error {
 		}
 	}
 	var stopping atomic.Bool
+	var accepting sync.WaitGroup
 	var fresh freshConns
 	server := &http.Server{Handler: fresh.handler(play.Handle), ConnState: fresh.state}
 	for _, l := range listeners {
 		addrs = append(addrs, l.Addr().String())
+		accepting.Add(1)
 		go func() {
+			defer accepting.Done()
 			if err := server.Serve(l); !stopping.Load() {
 				play.Fail(err)
 			}
@@ -98,6 +101,15 @@ func serve(cfg play.Config) error {
 			l.Close()
 		}
 		server.SetKeepAlivesEnabled(false)
+		accepted := make(chan struct{})
+		go func() {
+			accepting.Wait()
+			close(accepted)
+		}()
+		select {
+		case <-accepted:
+		case <-time.After(5 * time.Second): // one that blocks in accept(2), see startProcess
+		}
 		time.Sleep(100 * time.Millisecond)
 		// Shutdown would cut the first request of a connection.
 		for end := time.Now().Add(5 * time.Second); fresh.any() && time.Now().Before(end); {
@@ -159,6 +171,7 @@ func startProcess(listeners []net.Listener) error {
 		}
 	}
 	env = append(env, "LISTEN_FDS="+strconv.Itoa(len(listeners)))
+	// It makes the listeners blocking for a moment, as it did in the original.
 	_, err = os.StartProcess(argv0, os.Args, &os.ProcAttr{Env: env, Files: files})
 	return err
 }
