@@ -110,10 +110,10 @@ func TestNewProcessIsStruck(t *testing.T) {
 	}
 	write(t, s, "times.max", "6", 0o644)
 	_, child := s.Restart()
+	s.WaitReturned(first)
 	if n := starts(s); n != 6 {
 		t.Errorf("%d processes were started, want 3 more", n)
 	}
-	s.WaitReturned(first)
 	load.WaitPID(child)
 	load.Stop()
 	s.Stop()

@@ -267,7 +267,7 @@ func isKept(fd int) bool {
 	}
 	sa, err := syscall.Getsockname(fd)
 	u, ok := sa.(*syscall.SockaddrUnix)
-	return err == nil && ok && u.Name == ""
+	return err == nil && ok && (u.Name == "" || u.Name == "@") // as Go calls what has none
 }
 
 // ServeConn answers lines.
