@@ -74,7 +74,7 @@ const (
 	// drainWait is how long the first Accept of Finish waits.
 	drainWait = 5 * time.Millisecond
 	// drainTimeout is how long Finish waits for an empty queue.
-	drainTimeout = time.Second
+	drainTimeout = 3 * time.Second
 	// calledWithin is how long an accept loop may take to come back.
 	calledWithin = 100 * time.Millisecond
 )
