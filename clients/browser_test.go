@@ -5,6 +5,7 @@ package clients_test
 import (
 	"context"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,7 +74,10 @@ func text(t *testing.T, ctx context.Context, selector string) string {
 // waitFor waits until an expression of JavaScript is true.
 func waitFor(t *testing.T, ctx context.Context, expression string) {
 	t.Helper()
-	get(t, ctx, "wait for "+expression, chromedp.Poll[bool](expression, chromedp.WithPollingTimeout(gracetest.Patience)))
+	if _, err := chromedp.Run(ctx, chromedp.Poll[bool](expression, chromedp.WithPollingTimeout(gracetest.Patience))); err != nil {
+		page := text(t, ctx, "main")
+		t.Fatalf("wait for %s: %v; the page says:\n%s", expression, err, page)
+	}
 }
 
 // startDemo returns the page of the demo.
@@ -94,7 +98,7 @@ func TestDemoPage(t *testing.T) {
 	first := s.PID()
 	ctx := browser(t)
 	// row is whether the page shows a process in a state, or has done so.
-	row := func(pid int, state string) string { return `shown.has("` + strconv.Itoa(pid) + " " + state + `")` }
+	row := func(pid int, state string) string { return fmt.Sprintf(`shown.has("%d %s")`, pid, state) }
 	do(t, ctx, "open the page", chromedp.Navigate(page), chromedp.WaitVisible(chromedp.CSS("#slow")))
 	get(t, ctx, "watch the processes", chromedp.Evaluate[bool](`globalThis.shown = new Set();
 		new MutationObserver(() => {
@@ -113,6 +117,11 @@ func TestDemoPage(t *testing.T) {
 	picture(t, ctx, "stands-by")
 	waitFor(t, ctx, row(first, "drains"))
 	picture(t, ctx, "drains")
+	// An answer from before that comes only now, on another connection, changes nothing.
+	late := fmt.Sprintf(`learn({ ...processes.get(%d), drains: false }).drains`, first)
+	if !get(t, ctx, "have a late answer", chromedp.Evaluate[bool](late)) {
+		t.Error("a late answer made the page forget that the process drains")
+	}
 	waitFor(t, ctx, `document.querySelector("#slows .answered") !== null`)
 	if by := text(t, ctx, "#slows .answered td:nth-child(3)"); by != strconv.Itoa(first) {
 		t.Errorf("the slow request was answered by %s, want %d", by, first)

@@ -40,12 +40,23 @@ type status struct {
 	Said string `json:"-"` // what became of a restart, for the page
 }
 
-func (p *page) status() status {
+// status is the answer to a request of ctx.
+func (p *page) status(ctx context.Context) status {
 	return status{
 		PID:        os.Getpid(),
 		Generation: grace.Generation(),
 		Started:    p.started.Format(time.TimeOnly),
 		Answered:   p.answered.Load(),
+		Drains:     closed(gracehttp.Draining(ctx)),
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -64,7 +75,7 @@ func serveFile(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *page) serveIndex(w http.ResponseWriter, r *http.Request) {
-	s := p.status()
+	s := p.status(r.Context())
 	if r.URL.Query().Has("restarted") {
 		s.Said = said(nil)
 	}
@@ -75,11 +86,11 @@ func (p *page) serveIndex(w http.ResponseWriter, r *http.Request) {
 	_ = index.Execute(w, s) // an error is the client's, which has gone
 }
 
-func (p *page) serveStatus(w http.ResponseWriter, _ *http.Request) {
+func (p *page) serveStatus(w http.ResponseWriter, r *http.Request) {
 	p.answered.Add(1)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_ = json.NewEncoder(w).Encode(p.status())
+	_ = json.NewEncoder(w).Encode(p.status(r.Context()))
 }
 
 // serveEvents tells what this process does, until it drains. The client is served by the
@@ -89,12 +100,8 @@ func (p *page) serveEvents(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for s := p.status(); ; s = p.status() {
-		select {
-		case <-gracehttp.Draining(r.Context()):
-			s.Drains = true
-		default:
-		}
+	for {
+		s := p.status(r.Context())
 		b, err := json.Marshal(s)
 		if err == nil {
 			_, err = fmt.Fprintf(w, "data: %s\n\n", b)

@@ -7,9 +7,10 @@ let failed = 0;
 
 const element = (id) => document.getElementById(id);
 
-function learn(status, changes) {
-	const known = processes.get(status.pid) ?? { answered: 0 };
-	const p = { ...known, ...status, ...changes, answered: Math.max(known.answered, status.answered) };
+// learn takes what a process says. What it said earlier may come later, on another connection.
+function learn(status) {
+	const known = processes.get(status.pid) ?? { answered: 0, drains: false };
+	const p = { ...known, ...status, drains: known.drains || status.drains, answered: Math.max(known.answered, status.answered) };
 	processes.set(status.pid, p);
 	return p;
 }
@@ -58,7 +59,7 @@ async function ask() {
 		try {
 			const answer = await fetch("/status", { cache: "no-store" });
 			if (!answer.ok) throw new Error(answer.status);
-			learn(await answer.json(), {});
+			learn(await answer.json());
 		} catch {
 			failed++;
 		}
@@ -73,7 +74,7 @@ function watch() {
 	let last;
 	events.onmessage = (event) => {
 		const status = JSON.parse(event.data);
-		last = learn(status, { drains: status.drains });
+		last = learn(status);
 		if (status.drains) {
 			events.close();
 			farewell(last);
