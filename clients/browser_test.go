@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"github.com/chromedp/cdproto/emulation"
@@ -91,31 +92,38 @@ func startDemo(t *testing.T) (s *gracetest.Service, page string) {
 	return s, page
 }
 
-// The page of the demo shows restarts that its button makes, and a slow request that
-// outlives its process.
-func TestDemoPage(t *testing.T) {
-	s, page := startDemo(t)
-	first := s.PID()
-	ctx := browser(t)
-	// row is whether the page shows a process in a state, or has done so.
-	row := func(pid int, state string) string { return fmt.Sprintf(`shown.has("%d %s")`, pid, state) }
+// openDemo opens the page, and keeps what it shows of the processes.
+func openDemo(t *testing.T, ctx context.Context, page string) {
+	t.Helper()
 	do(t, ctx, "open the page", chromedp.Navigate(page), chromedp.WaitVisible(chromedp.CSS("#slow")))
 	get(t, ctx, "watch the processes", chromedp.Evaluate[bool](`globalThis.shown = new Set();
 		new MutationObserver(() => {
 			for (const row of document.querySelectorAll("#processes tr")) shown.add(row.cells[1].textContent + " " + row.cells[2].textContent);
 		}).observe(document.getElementById("processes"), { childList: true });
 		true`))
+}
+
+// showed is whether the page shows a process in a state, or has done so.
+func showed(pid int, state string) string { return fmt.Sprintf(`shown.has("%d %s")`, pid, state) }
+
+// The page of the demo shows restarts that its button makes, and a slow request that
+// outlives its process.
+func TestDemoPage(t *testing.T) {
+	s, page := startDemo(t)
+	first := s.PID()
+	ctx := browser(t)
+	openDemo(t, ctx, page)
 	waitFor(t, ctx, `document.getElementById("requests").textContent > 20`)
-	waitFor(t, ctx, row(first, "serves"))
+	waitFor(t, ctx, showed(first, "serves"))
 	picture(t, ctx, "serves")
 
 	do(t, ctx, "send a slow request", chromedp.Click(chromedp.CSS("#slow")))
 	waitFor(t, ctx, `document.querySelector("#slows .waits") !== null`)
 	do(t, ctx, "restart", chromedp.Click(chromedp.CSS("#restart button")))
 	waitFor(t, ctx, `document.getElementById("generation").textContent === "2"`)
-	waitFor(t, ctx, row(first, "stands by"))
+	waitFor(t, ctx, showed(first, "stands by"))
 	picture(t, ctx, "stands-by")
-	waitFor(t, ctx, row(first, "drains"))
+	waitFor(t, ctx, showed(first, "drains"))
 	picture(t, ctx, "drains")
 	// An answer from before that comes only now, on another connection, changes nothing.
 	late := fmt.Sprintf(`learn({ ...processes.get(%d), drains: false }).drains`, first)
@@ -126,12 +134,35 @@ func TestDemoPage(t *testing.T) {
 	if by := text(t, ctx, "#slows .answered td:nth-child(3)"); by != strconv.Itoa(first) {
 		t.Errorf("the slow request was answered by %s, want %d", by, first)
 	}
-	waitFor(t, ctx, row(first, "gone"))
+	waitFor(t, ctx, showed(first, "gone"))
 	waitFor(t, ctx, `document.querySelectorAll("#processes .serves").length === 1`)
 	if failed := text(t, ctx, "#failed"); failed != "0" {
 		t.Errorf("%s requests failed", failed)
 	}
 	picture(t, ctx, "gone")
+}
+
+// A child that is killed on the standby of its parent is shown as gone, and its parent as
+// serving again.
+func TestDemoPageKilledChild(t *testing.T) {
+	s, page := startDemo(t)
+	first := s.PID()
+	ctx := browser(t)
+	openDemo(t, ctx, page)
+	waitFor(t, ctx, showed(first, "serves"))
+	do(t, ctx, "restart", chromedp.Click(chromedp.CSS("#restart button")))
+	waitFor(t, ctx, showed(first, "stands by"))
+	running := s.Processes()
+	if len(running) != 2 {
+		t.Fatalf("%d processes run, want the parent and its child", len(running))
+	}
+	child := running[1]
+	s.Signal(child, syscall.SIGKILL)
+	waitFor(t, ctx, showed(child, "gone"))
+	waitFor(t, ctx, fmt.Sprintf(`document.querySelector("#processes .serves td:nth-child(2)").textContent === "%d"`, first))
+	if generation := text(t, ctx, "#generation"); generation != "1" {
+		t.Errorf("the page shows generation %s, want 1", generation)
+	}
 }
 
 // Without JavaScript the page says who serves, and its button restarts.

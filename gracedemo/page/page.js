@@ -4,24 +4,33 @@
 const processes = new Map();
 let requests = 0;
 let failed = 0;
+let heard = 0; // when a process said something last
 
 const element = (id) => document.getElementById(id);
 
 // learn takes what a process says. What it said earlier may come later, on another connection.
 function learn(status) {
 	const known = processes.get(status.pid) ?? { answered: 0, drains: false };
-	const p = { ...known, ...status, drains: known.drains || status.drains, answered: Math.max(known.answered, status.answered) };
+	const drains = known.drains || status.drains;
+	heard = performance.now();
+	const p = { ...known, ...status, drains, gone: drains && known.gone, answered: Math.max(known.answered, status.answered), heard };
 	processes.set(status.pid, p);
 	return p;
 }
 
-// newest is the process that has the highest generation of those that serve.
+// isHere: one that says nothing for two seconds, while others do, was killed. What drains
+// says nothing to new requests.
+function isHere(p) {
+	return !p.gone && (p.drains || heard - p.heard < 2000);
+}
+
+// newest is the process that has the highest generation of those that are here.
 function newest() {
-	return [...processes.values()].reduce((a, b) => (b.generation > (a?.generation ?? 0) ? b : a), undefined);
+	return [...processes.values()].filter(isHere).reduce((a, b) => (b.generation > (a?.generation ?? 0) ? b : a), undefined);
 }
 
 function state(p) {
-	if (p.gone) return "gone";
+	if (!isHere(p)) return "gone";
 	if (p.drains) return "drains";
 	return p.generation < newest().generation ? "stands by" : "serves";
 }
@@ -39,10 +48,12 @@ function show() {
 	element("requests").textContent = requests;
 	element("failed").textContent = failed;
 	element("failed").className = failed > 0 ? "some" : "";
+	if (processes.size === 0) return; // the server has filled the page in
 	const latest = newest();
-	if (!latest) return;
-	element("pid").textContent = element("newest").textContent = latest.pid;
-	element("generation").textContent = latest.generation;
+	if (latest) {
+		element("pid").textContent = element("newest").textContent = latest.pid;
+		element("generation").textContent = latest.generation;
+	}
 	const rows = [...processes.values()].sort((a, b) => b.generation - a.generation).map((p) => {
 		const row = cells(document.createElement("tr"), [p.generation, p.pid, state(p), p.started, p.answered]);
 		row.className = state(p).split(" ").pop();
@@ -83,7 +94,7 @@ function watch() {
 	};
 	events.onerror = () => {
 		events.close();
-		if (last && state(last) !== "serves") farewell(last);
+		if (last && state(processes.get(last.pid)) !== "serves") farewell(last);
 		setTimeout(watch, 200);
 	};
 }
@@ -100,7 +111,7 @@ async function farewell(p) {
 const slow = new Map();
 
 async function sendSlow() {
-	const to = newest().pid;
+	const to = newest()?.pid;
 	element("slows").hidden = false;
 	const row = element("slows").tBodies[0].insertRow(0);
 	row.className = "waits";
