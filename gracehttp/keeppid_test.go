@@ -109,7 +109,8 @@ func TestKeepPIDBurstOfRestarts(t *testing.T) {
 	})
 	load.WaitPID(pid)
 	load.Stop()
-	s.Signal(pid, syscall.SIGTERM) // whichever process is the newest
+	s.WaitOne() // while it executes the program a request to stop can be lost
+	s.Signal(pid, syscall.SIGTERM)
 	s.WaitGone()
 }
 
