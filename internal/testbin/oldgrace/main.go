@@ -97,19 +97,16 @@ func serve(cfg play.Config) error {
 		// Closing first and shutting down later is how the original lost
 		// nothing on fresh connections.
 		stopping.Store(true)
-		for _, l := range listeners {
-			l.Close()
-		}
-		server.SetKeepAlivesEnabled(false)
-		accepted := make(chan struct{})
+		closed := make(chan struct{})
 		go func() {
+			defer close(closed)
+			for _, l := range listeners {
+				l.Close()
+			}
 			accepting.Wait()
-			close(accepted)
 		}()
-		select {
-		case <-accepted:
-		case <-time.After(5 * time.Second): // one that blocks in accept(2), see startProcess
-		}
+		server.SetKeepAlivesEnabled(false)
+		wakeAccept(listeners, closed)
 		time.Sleep(100 * time.Millisecond)
 		// Shutdown would cut the first request of a connection.
 		for end := time.Now().Add(5 * time.Second); fresh.any() && time.Now().Before(end); {
@@ -147,6 +144,26 @@ func (f *freshConns) any() (found bool) {
 		return false
 	})
 	return found
+}
+
+// wakeAccept waits until the listeners are closed. Close hangs where a goroutine
+// has come to accept(2) while the listener was blocking, see startProcess. The
+// original waits for its next client then, and tests may have none: so it is
+// its own, until the goroutine has got the connection, and not the new process.
+func wakeAccept(listeners []net.Listener, closed <-chan struct{}) {
+	for {
+		select {
+		case <-closed:
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+		for _, l := range listeners {
+			// Refused if no process has the listener any more.
+			if c, err := net.DialTimeout(l.Addr().Network(), l.Addr().String(), time.Second); err == nil {
+				c.Close()
+			}
+		}
+	}
 }
 
 // startProcess starts the program with the listeners.
