@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -82,6 +83,56 @@ func TestRequestBeforeItsHandlerIsNotCut(t *testing.T) {
 	}
 }
 
+// A request that has come, and that the server has not read yet, is answered.
+func TestUnreadRequestIsNotCut(t *testing.T) {
+	inner, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lateListener{Listener: inner, reading: make(chan struct{}), release: make(chan struct{})}
+	s := serveApp(t, l, &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "served") }),
+	}, settling["default"])
+	s.app.tracker.closing.Store(true) // as on standby
+	client := connect(t, s)
+	write(t, client, aRequest)
+	soon(t, l.reading, "the server to read")
+	shut, drained := drain(t, s)
+	notYet(t, shut)
+	close(l.release)
+	replies(t, client, true)
+	soon(t, drained, "the end")
+}
+
+// lateListener has connections that are read late.
+type lateListener struct {
+	net.Listener
+	reading chan struct{} // gets a value before a read
+	release chan struct{} // closed when reads may go on
+}
+
+func (l *lateListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return lateConn{c.(*net.UnixConn), l}, nil
+}
+
+type lateConn struct {
+	*net.UnixConn
+	l *lateListener
+}
+
+func (c lateConn) Read(p []byte) (int, error) {
+	select {
+	case c.l.reading <- struct{}{}:
+	case <-c.l.release:
+	}
+	<-c.l.release
+	return c.UnixConn.Read(p)
+}
+
 // Requests that the client has sent together are answered together, if that is known.
 func TestPipelineIsNotCut(t *testing.T) {
 	begun, release := make(chan struct{}, 3), make(chan struct{})
@@ -135,7 +186,7 @@ func notYet(t *testing.T, shut <-chan struct{}) {
 // connect is a client of s.
 func connect(t *testing.T, s *server) net.Conn {
 	t.Helper()
-	client, err := net.Dial("tcp", s.listener.Addr().String())
+	client, err := net.Dial(s.listener.Addr().Network(), s.listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/facebookgo/grace/internal/accept"
 )
 
 // tracker knows the connections of an app.
@@ -220,8 +222,10 @@ func (c *tracked) halfway() bool {
 	if http.ConnState(c.state.Load()) == http.StateIdle && c.mayBeHTTP2() {
 		return false // frames that are no request are not answered
 	}
-	received, known := c.received()
-	return known && received
+	if received, known := c.received(); known {
+		return received
+	}
+	return accept.Queued(c.socket()) // what the server has read already is not seen
 }
 
 // unused reports whether no request has begun, if that is known.
