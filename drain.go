@@ -83,6 +83,7 @@ func (e *ending) run() {
 	l.h.Mend()
 	l.engine.mu.Lock()
 	l.phase = draining
+	l.engine.drains.Add(1)
 	for _, m := range l.engine.members {
 		close(m.drain)
 	}

@@ -32,6 +32,10 @@ type engine struct {
 	// while they are called.
 	stop atomic.Bool
 
+	// How often this process has begun to drain. What was made before that drains too, even
+	// if the program comes to Wait when all is over.
+	drains atomic.Int64
+
 	manager  manager
 	controls controls
 	asked    bool // the restart that was asked for before this program was executed has been begun
@@ -42,6 +46,7 @@ type member struct {
 	process   *Process
 	service   Service
 	interrupt bool          // SIGINT stops, too
+	made      int64         // engine.drains when what it serves was made
 	drain     chan struct{} // closed when it shall drain
 }
 
@@ -89,6 +94,11 @@ func (e *engine) askRestart() {
 func (e *engine) serve(ctx context.Context, m *member) error {
 	m.drain = make(chan struct{})
 	l := e.join(m)
+	if l == nil {
+		m.process.log(stepDrain).Info("draining")
+		defer m.process.removePIDFile()
+		return m.service.Drain()
+	}
 	e.manager.ready(l.h)
 	select {
 	case <-m.drain:
@@ -108,11 +118,15 @@ func (e *engine) serve(ctx context.Context, m *member) error {
 	}
 }
 
+// join returns nil if m comes too late: the drain that it should have had is over.
 func (e *engine) join(m *member) *loop {
 	e.catchRestart()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	l := e.loop
+	if m.made < e.drains.Load() && (l == nil || l.phase != draining) {
+		return nil
+	}
 	if l == nil {
 		l = &loop{
 			engine: e,

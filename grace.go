@@ -97,6 +97,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"time"
 
@@ -212,7 +213,7 @@ func Ready() bool {
 //
 // Run does not say to a parent that s is ready: CloseParent does.
 func (p *Process) Run(ctx context.Context, s Service) error {
-	return shared.serve(ctx, &member{process: p, service: s, interrupt: true})
+	return shared.serve(ctx, &member{process: p, service: s, interrupt: true, made: math.MaxInt64})
 }
 
 // Wait lets signals restart and stop the service that listens on listeners. It
@@ -225,9 +226,13 @@ func (p *Process) Run(ctx context.Context, s Service) error {
 // way; any other one is just closed.
 //
 // A restart that fails does not end Wait. SIGINT is left to the program.
+//
+// If another service of this process has been stopped or replaced since a listener was
+// made, Wait closes the listeners at once.
 func (p *Process) Wait(listeners []Listener) error {
 	handoff.This().List(sockets(listeners))
-	return shared.serve(context.Background(), &member{process: p, service: newWaiting(p, listeners)})
+	w := newWaiting(p, listeners)
+	return shared.serve(context.Background(), &member{process: p, service: w, made: w.made()})
 }
 
 // CloseParent says that this process is ready to serve: the parent, if there is

@@ -81,6 +81,7 @@ func NewListener(l Listener) Listener {
 	drainer := &listener{
 		Listener: l,
 		accept:   accept.New(l, closeInner),
+		made:     shared.drains.Load(),
 		conns:    make(map[*counted]struct{}),
 		none:     make(chan struct{}),
 	}
@@ -91,6 +92,7 @@ func NewListener(l Listener) Listener {
 type listener struct {
 	Listener // as given to NewListener
 	accept   *accept.Listener
+	made     int64 // engine.drains at that time
 
 	ctx       context.Context // done when draining has begun
 	cancel    context.CancelCauseFunc
@@ -124,6 +126,7 @@ func (l *listener) Accept() (net.Conn, error) {
 }
 
 func (l *listener) holds() any                { return socket(l.Listener) }
+func (l *listener) since() int64              { return l.made }
 func (l *listener) pause(ctx context.Context) { l.accept.Pause(ctx, 0) }
 func (l *listener) resume()                   { l.accept.Resume() }
 func (l *listener) gone() <-chan struct{}     { return l.none }

@@ -26,6 +26,7 @@ import (
 // nothing. Protocols with connections, such as QUIC, need [PacketConn.Forward].
 type PacketConn struct {
 	conn net.PacketConn
+	made int64 // engine.drains at that time
 	gate accept.Gate
 	turn <-chan struct{} // closed when no process before this one reads
 
@@ -40,7 +41,7 @@ type PacketConn struct {
 
 // NewPacketConn wraps c. It must not be read from in any other way.
 func NewPacketConn(c net.PacketConn) *PacketConn {
-	p := &PacketConn{conn: c, closed: make(chan struct{}), turn: handoff.This().Turn(c)}
+	p := &PacketConn{conn: c, made: shared.drains.Load(), closed: make(chan struct{}), turn: handoff.This().Turn(c)}
 	wake := func() error { return c.SetReadDeadline(time.Unix(1, 0)) } // writing goes on
 	p.gate = accept.NewGate(c.SetReadDeadline, func() bool { return accept.Queued(c) }, wake)
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
@@ -200,6 +201,8 @@ func (c *PacketConn) File() (*os.File, error) {
 }
 
 func (c *PacketConn) holds() any { return c.conn }
+
+func (c *PacketConn) since() int64 { return c.made }
 
 // pause implements drained. Who reads in several goroutines may have read in each.
 func (c *PacketConn) pause(ctx context.Context) { c.gate.Pause(ctx, 0) }

@@ -3,6 +3,7 @@ package grace
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ type drained interface {
 	holds() any // whose descriptor is passed on
 	pause(ctx context.Context)
 	resume()
+	since() int64                                                // engine.drains when it was made
 	shutdown(ctx context.Context, idleGrace time.Duration) error // returns at the end of ctx, too
 	kill()                                                       // closes all that is open
 	gone() <-chan struct{}                                       // closed when nothing is open
@@ -44,6 +46,15 @@ func newWaiting(p *Process, listeners []Listener) *waiting {
 	}
 	w.ctx, w.cut = context.WithCancelCause(context.Background())
 	return w
+}
+
+// made is engine.drains when the first of what is ours was made.
+func (w *waiting) made() int64 {
+	made := int64(math.MaxInt64)
+	for _, d := range w.ours {
+		made = min(made, d.since())
+	}
+	return made
 }
 
 // each calls f for all that is ours, at once, and waits. Another implementation of

@@ -27,6 +27,7 @@ var roles = map[string]func(play.Config) error{
 	"startprocess": serveStartProcess,
 	"env":          reportEnv,
 	"mixed":        serveMixed,
+	"late":         serveLate,
 	"asking":       serveAsking,
 	"packets":      servePackets,
 	"sessions":     serveSessions,
@@ -38,6 +39,20 @@ var roles = map[string]func(play.Config) error{
 // serveMixed serves the networks that are not "tcp" with a raw server, in the
 // same process.
 func serveMixed(cfg play.Config) error {
+	return serveBoth(cfg, func(serve, wait func() error) error {
+		waited := make(chan error)
+		go func() { waited <- wait() }()
+		err := serve()
+		return errors.Join(<-waited, err)
+	})
+}
+
+// serveLate is serveMixed, and comes to Wait when the other server has ended.
+func serveLate(cfg play.Config) error {
+	return serveBoth(cfg, func(serve, wait func() error) error { return errors.Join(serve(), wait()) })
+}
+
+func serveBoth(cfg play.Config, run func(serve, wait func() error) error) error {
 	raw := cfg
 	isHTTP := func(l play.Listen) bool { return l.Network == "tcp" }
 	raw.Listens = slices.DeleteFunc(slices.Clone(cfg.Listens), isHTTP)
@@ -53,10 +68,9 @@ func serveMixed(cfg play.Config) error {
 	if err != nil {
 		return err
 	}
-	waited := make(chan error)
-	go func() { waited <- rawProcess(raw).Wait(listeners) }()
-	err = serve(0, len(cfg.Listens))
-	return play.Done(errors.Join(<-waited, err))
+	return play.Done(run(
+		func() error { return serve(0, len(cfg.Listens)) },
+		func() error { return rawProcess(raw).Wait(listeners) }))
 }
 
 // serveTwice serves with two calls of gracehttp in one process, the second one

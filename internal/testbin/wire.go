@@ -56,12 +56,16 @@ func TryDial(l play.Listen, addr string) (*Wire, error) {
 		}
 		c = encrypted
 	}
-	if err := c.SetDeadline(time.Now().Add(2 * Patience)); err != nil {
+	w := &Wire{Conn: c, r: bufio.NewReader(c)}
+	if err := w.begin(); err != nil {
 		_ = c.Close()
 		return nil, err
 	}
-	return &Wire{Conn: c, r: bufio.NewReader(c)}, nil
+	return w, nil
 }
+
+// begin limits the time for what follows.
+func (w *Wire) begin() error { return w.SetDeadline(time.Now().Add(2 * Patience)) }
 
 // Send sends text as it is.
 func (w *Wire) Send(text string) {
@@ -109,6 +113,9 @@ func (w *Wire) TryReceive() (Reply, error) {
 // Ask sends a question as a request, and returns the body of the answer.
 func (w *Wire) Ask(question string) string {
 	w.t.Helper()
+	if err := w.begin(); err != nil { // it may be long since Dial
+		w.t.Fatal(err)
+	}
 	w.Send(Request(question))
 	r := w.Receive()
 	if r.Status != http.StatusOK {
@@ -167,7 +174,7 @@ func (w *Wire) StaysOpen(d time.Duration) {
 	if err == nil || !errors.As(err, &timeout) || !timeout.Timeout() {
 		w.t.Fatalf("received %q, %v, want nothing", b, err)
 	}
-	if err := w.SetReadDeadline(time.Now().Add(2 * Patience)); err != nil {
+	if err := w.begin(); err != nil {
 		w.t.Fatal(err)
 	}
 }
