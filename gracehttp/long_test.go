@@ -74,7 +74,11 @@ func TestStreamsAreFinished(t *testing.T) {
 			cfg.IdleGrace = -1
 			s, pid, addr := startKind(t, cfg)
 			up, down := testbin.Dial(t, cfg.Listens[0], addr), testbin.Dial(t, cfg.Listens[0], addr)
-			up.Send("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+			up.Send("POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
+			if got := up.Line() + up.Line(); got != "HTTP/1.1 100 Continue" { // the handler reads
+				t.Fatalf("got %q", got)
+			}
+			up.Send("4\r\nhalf\r\n")
 			down.Send("GET /bytes HTTP/1.0\r\n\r\n")
 			if got := down.Line(); !strings.HasSuffix(got, "200 OK") {
 				t.Fatalf("got %q", got)

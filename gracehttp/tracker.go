@@ -222,8 +222,8 @@ func (c *tracked) halfway() bool {
 	if http.ConnState(c.state.Load()) == http.StateIdle && c.mayBeHTTP2() {
 		return false // frames that are no request are not answered
 	}
-	if received, known := c.received(); known {
-		return received
+	if received, known := c.received(); known && received {
+		return true
 	}
 	return accept.Queued(c.socket()) // what the server has read already is not seen
 }

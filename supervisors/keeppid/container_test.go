@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/facebookgo/grace/gracetest"
 	"github.com/facebookgo/grace/internal/testbin"
@@ -31,7 +32,7 @@ func TestContainer(t *testing.T) {
 	}
 	killAll(t, app)
 	addr := gracetest.FreeAddr(t)
-	cfg := play.Config{Role: "http", Listens: []play.Listen{{Addr: addr}}}
+	cfg := play.Config{Role: "http", Listens: []play.Listen{{Addr: addr}}, IdleGrace: 5 * time.Second} // clients may be slow
 	deploy(t, config, cfg)
 	var log output
 	cmd := exec.Command(unshare, "--fork", "--kill-child", "--pid", "--mount", "--propagation", "private", "--root", root, "--", "/app")

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/facebookgo/grace/gracetest"
 	"github.com/facebookgo/grace/internal/testbin"
@@ -109,7 +110,7 @@ func supervised(t *testing.T, dir string, cmd *exec.Cmd, log, stopped string, do
 	install(t, app)
 	killAll(t, app)
 	addr := gracetest.FreeAddr(t)
-	cfg := play.Config{Role: "http", KeepPID: true, Listens: []play.Listen{{Addr: addr}}}
+	cfg := play.Config{Role: "http", KeepPID: true, Listens: []play.Listen{{Addr: addr}}, IdleGrace: 5 * time.Second} // clients may be slow
 	deploy(t, config, cfg)
 	cmd.Env = append(os.Environ(), play.EnvConfig+"="+config, "GORACE=atexit_sleep_ms=0")
 	cmd.Dir = dir
