@@ -209,7 +209,8 @@ func Ready() bool {
 // When ctx ends first, it drains s and returns the cause.
 //
 // Any number of services may run in one process. They are restarted together
-// and stopped together.
+// and stopped together. One that comes to Run when the others have drained begins
+// anew, and waits for a signal of its own.
 //
 // Run does not say to a parent that s is ready: CloseParent does.
 func (p *Process) Run(ctx context.Context, s Service) error {
@@ -227,8 +228,8 @@ func (p *Process) Run(ctx context.Context, s Service) error {
 //
 // A restart that fails does not end Wait. SIGINT is left to the program.
 //
-// If another service of this process has been stopped or replaced since a listener was
-// made, Wait closes the listeners at once.
+// If other services of this process have drained since a listener was made, Wait
+// closes the listeners at once, in the same way.
 func (p *Process) Wait(listeners []Listener) error {
 	handoff.This().List(sockets(listeners))
 	w := newWaiting(p, listeners)
