@@ -148,24 +148,35 @@ func TestTwoServesRestartOnce(t *testing.T) {
 // A program may come to Wait when its other servers have been replaced, or stopped:
 // what it listens on is closed then, and it exits.
 func TestWaitComesLate(t *testing.T) {
-	cfg := play.Config{Role: "late", Listens: []play.Listen{
-		{Network: "tcp", Addr: "127.0.0.1:0"},
-		{Network: "tcp4", Addr: "127.0.0.1:0"},
-		{Network: "unix", Addr: filepath.Join(t.TempDir(), "socket")},
-	}}
-	s := testbin.Start(t, cfg)
-	for range 2 {
-		old, new := s.Restart()
-		if e := s.WaitReturned(old); e.Event != play.Returned || e.Text != "" {
-			t.Fatalf("pid %d: %s %s", old, e.Event, e.Text)
-		}
-		if pid := testbin.AskPID(t, testbin.Lines("unix", cfg.Listens[2].Addr)); pid != new {
-			t.Errorf("answered by %d, want %d", pid, new)
-		}
-	}
-	s.Stop()
-	if _, err := os.Lstat(cfg.Listens[2].Addr); !os.IsNotExist(err) {
-		t.Errorf("path of the unix socket: %v, want it gone", err)
+	path := filepath.Join(t.TempDir(), "socket")
+	for name, late := range map[string][]play.Listen{
+		"listeners": {{Network: "tcp4", Addr: "127.0.0.1:0"}, {Network: "unix", Addr: path}},
+		"packets":   {{Network: "udp", Addr: "127.0.0.1:0"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := play.Config{Role: "late", Listens: append(late, play.Listen{Network: "tcp", Addr: "127.0.0.1:0"})}
+			s := testbin.Start(t, cfg)
+			_, addrs := s.Newest()
+			for range 2 {
+				old, new := s.Restart()
+				if e := s.WaitReturned(old); e.Event != play.Returned || e.Text != "" {
+					t.Fatalf("pid %d: %s %s", old, e.Event, e.Text)
+				}
+				if pid := testbin.AskPID(t, testbin.HTTP("http", addrs[0])); pid != new {
+					t.Errorf("answered by %d, want %d", pid, new)
+				}
+				if name != "listeners" {
+					continue
+				}
+				if pid := testbin.AskPID(t, testbin.Lines("unix", path)); pid != new {
+					t.Errorf("answered by %d, want %d", pid, new)
+				}
+			}
+			s.Stop()
+			if _, err := os.Lstat(path); !os.IsNotExist(err) {
+				t.Errorf("path of the unix socket: %v, want it gone", err)
+			}
+		})
 	}
 }
 

@@ -52,11 +52,22 @@ func serveLate(cfg play.Config) error {
 	return serveBoth(cfg, func(serve, wait func() error) error { return errors.Join(serve(), wait()) })
 }
 
+// serveBoth leaves it to run when the servers take part in restarts.
 func serveBoth(cfg play.Config, run func(serve, wait func() error) error) error {
 	raw := cfg
 	isHTTP := func(l play.Listen) bool { return l.Network == "tcp" }
 	raw.Listens = slices.DeleteFunc(slices.Clone(cfg.Listens), isHTTP)
 	cfg.Listens = slices.DeleteFunc(cfg.Listens, func(l play.Listen) bool { return !isHTTP(l) })
+	process := rawProcess(raw)
+	if i := slices.IndexFunc(raw.Listens, func(l play.Listen) bool { return l.Network == "udp" }); i >= 0 {
+		c, err := plainNet.ListenPacket("udp", raw.Listens[i].Addr)
+		if err != nil {
+			return err
+		}
+		process.PacketConns = []*grace.PacketConn{grace.NewPacketConn(c)}
+		go answerPackets(process.PacketConns[0], false)
+		raw.Listens = slices.Delete(raw.Listens, i, i+1)
+	}
 	listeners, err := listenRaw(raw)
 	if err != nil {
 		return err
@@ -70,7 +81,7 @@ func serveBoth(cfg play.Config, run func(serve, wait func() error) error) error 
 	}
 	return play.Done(run(
 		func() error { return serve(0, len(cfg.Listens)) },
-		func() error { return rawProcess(raw).Wait(listeners) }))
+		func() error { return process.Wait(listeners) }))
 }
 
 // serveTwice serves with two calls of gracehttp in one process, the second one
